@@ -1,0 +1,1 @@
+"""One module per arrow: torch -> ONNX, ONNX -> LiteRT, ONNX -> ONNX Runtime."""

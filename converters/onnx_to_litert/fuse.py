@@ -1,0 +1,100 @@
+"""Rewrites on the LiteRT graph: each takes the graph, returns how many places it changed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor
+
+__all__ = ["FUSIONS", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
+
+_TAKES_ACTIVATION = frozenset({
+    "ADD", "SUB", "MUL", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "AVERAGE_POOL_2D",
+})  # fmt: skip
+_ACTIVATIONS = frozenset({"RELU", "RELU6", "RELU_N1_TO_1"})
+_HAS_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+
+
+def drop_dead_ops(graph: Graph) -> int:
+    """Remove ops whose results nobody reads.
+
+    before: a = SHAPE(x); y = RELU(x) -> output       after: y = RELU(x) -> output
+    """
+    needed = {id(tensor) for tensor in graph.outputs}
+    kept: list[Op] = []
+    for op in reversed(graph.ops):
+        if any(id(tensor) in needed for tensor in op.outputs):
+            kept.append(op)
+            needed.update(id(tensor) for tensor in op.inputs if tensor is not None)
+    dropped = len(graph.ops) - len(kept)
+    graph.ops = kept[::-1]
+    return dropped
+
+
+def fuse_bias(graph: Graph) -> int:
+    """Add a constant per output channel into the bias.
+
+    before: t = FULLY_CONNECTED(x, w, b); y = ADD(t, c)        after: y = FULLY_CONNECTED(x, w, b + c)
+    """
+    producers, readers = _producers(graph), graph.consumers()
+    outputs = {id(tensor) for tensor in graph.outputs}
+    dropped: set[int] = set()
+    for op in graph.ops:
+        if op.kind != "ADD" or op.options:
+            continue
+        for value, addend in (op.inputs, op.inputs[::-1]):
+            if value is None or addend is None or addend.data is None or addend.data.dtype != np.float32:
+                continue
+            source = producers.get(id(value))
+            if source is None or source.kind not in _HAS_BIAS or source.options.get("fusedActivationFunction"):
+                continue
+            bias = source.inputs[2]
+            channels = value.shape[-1]
+            per_channel = addend.data.size == 1 or (addend.data.size == channels == addend.data.shape[-1])
+            alone = len(readers.get(id(value), ())) == 1 and id(value) not in outputs
+            if bias is None or bias.data is None or not per_channel or not alone or op.outputs[0].rank != value.rank:
+                continue
+            source.inputs[2] = Tensor(bias.name, bias.dtype, bias.shape, bias.data + addend.data.reshape(-1))
+            source.outputs[0] = op.outputs[0]
+            producers[id(op.outputs[0])] = source
+            dropped.add(id(op))
+            break
+    graph.ops = [op for op in graph.ops if id(op) not in dropped]
+    return len(dropped)
+
+
+def fuse_activations(graph: Graph) -> int:
+    """Let the op before an activation apply it.
+
+    before: t = CONV_2D(x, w, b); y = RELU6(t)        after: y = CONV_2D(x, w, b, fused RELU6)
+    """
+    producers, readers = _producers(graph), graph.consumers()
+    outputs = {id(tensor) for tensor in graph.outputs}
+    dropped: set[int] = set()
+    for op in graph.ops:
+        value = op.inputs[0] if op.kind in _ACTIVATIONS else None
+        source = None if value is None else producers.get(id(value))
+        if value is None or source is None or source.kind not in _TAKES_ACTIVATION or value.dtype != np.float32:
+            continue
+        taken = "fusedActivationFunction" in source.options
+        if taken or len(readers.get(id(value), ())) != 1 or id(value) in outputs:
+            continue
+        source.options["fusedActivationFunction"] = op.kind
+        source.outputs[0] = op.outputs[0]
+        producers[id(op.outputs[0])] = source
+        dropped.add(id(op))
+    graph.ops = [op for op in graph.ops if id(op) not in dropped]
+    return len(dropped)
+
+
+def _producers(graph: Graph) -> dict[int, Op]:
+    return {id(tensor): op for op in graph.ops for tensor in op.outputs}
+
+
+#: in this order: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
+FUSIONS = (drop_dead_ops, fuse_bias, fuse_activations)
+
+
+def fuse(graph: Graph) -> bool:
+    """Run the fusions on ``graph``; whether anything changed."""
+    return any([fusion(graph) > 0 for fusion in FUSIONS])

@@ -1,0 +1,79 @@
+"""The LiteRT graph while it is built: tensors, ops, subgraphs. Plain data; ``writer`` turns it into a flatbuffer.
+
+A dimension is an int >= 0, or negative when it is known only at run time. Two equal dimensions at or below
+``FIRST_SYMBOL`` are the same unknown (a symbol); -1 is an unknown of which nothing is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgekit.artifacts import Array
+
+__all__ = ["ANONYMOUS", "FIRST_SYMBOL", "Graph", "Op", "Shape", "Tensor", "is_static"]
+
+Shape = tuple[int, ...]
+ANONYMOUS = -1
+
+#: symbols count down from here, far from any number that a model would hold
+FIRST_SYMBOL = -(2**40)
+
+
+def is_static(shape: Shape) -> bool:
+    """Whether every dimension is known."""
+    return all(dim >= 0 for dim in shape)
+
+
+@dataclass(slots=True, eq=False)
+class Tensor:
+    """A value of the LiteRT graph; ``data`` makes it a constant.
+
+    ``elements``: what is known of the values of an integer vector or scalar (a shape, usually), flattened; each one an
+    int >= 0 or a symbol as in ``shape``. None when nothing is known.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: Shape
+    data: Array | None = None
+    elements: Shape | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One LiteRT op. ``kind`` is the schema's BuiltinOperator name, ``options`` the fields of its options table.
+
+    ``source`` names the ONNX node it came from. An option whose value is a Graph is written as that subgraph's index.
+    """
+
+    kind: str
+    inputs: list[Tensor | None]
+    outputs: list[Tensor]
+    options: dict[str, object] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Graph:
+    """A subgraph: the ops are in an order in which they can run."""
+
+    name: str
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+
+    def consumers(self) -> dict[int, list[Op]]:
+        """id(tensor) -> the ops that read it, each as often as it does."""
+        readers: dict[int, list[Op]] = {}
+        for op in self.ops:
+            for tensor in op.inputs:
+                if tensor is not None:
+                    readers.setdefault(id(tensor), []).append(op)
+        return readers

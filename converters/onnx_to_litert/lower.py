@@ -1,0 +1,253 @@
+"""Lowering: ONNX nodes in order, each by the function that the list of ops names, into one LiteRT graph.
+
+Nodes that cannot be lowered do not stop the walk: what depends on them is skipped, and all are reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.artifacts import Layout, NodeLowering, TensorSpec
+from edgekit.converters.onnx_to_litert.builder import Builder
+from edgekit.converters.onnx_to_litert.elements import follow
+from edgekit.converters.onnx_to_litert.folding import constant_value, fold
+from edgekit.converters.onnx_to_litert.graph import Graph, Shape, Tensor
+from edgekit.converters.onnx_to_litert.io_layout import input_layout, output_layout
+from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops import LOWERINGS
+from edgekit.converters.onnx_to_litert.view import NHWC, View, identity, store
+from edgekit.converters.source_lines import line_of
+from edgekit.errors import BadModel, BadRecipe, InternalError, UnknownName, UnsupportedOps
+from edgekit.recipe import ConvertRecipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Lowered", "counts", "lower"]
+
+_STANDARD = ("", "ai.onnx")
+_DTYPES = ("float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool", "float16", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The graph, its interface as stored, and which ops each node became (by name, before any fusion)."""
+
+    graph: Graph
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    nodes: tuple[NodeLowering, ...]
+
+    def hints(self, examples: Mapping[str, Sequence[int]]) -> dict[int, int]:
+        """The size to write for each dynamic dimension of an input: the example's, else 1 (a batch) or 64 (a side)."""
+        sizes: dict[int, int] = {}
+        for tensor, spec in zip(self.graph.inputs, self.inputs, strict=True):
+            order = NHWC if spec.layout == "nhwc" else identity(tensor.rank)
+            example = examples.get(tensor.name, ())
+            for at, dim in enumerate(tensor.shape):
+                if dim >= 0:
+                    continue
+                axis = order[at]
+                usable = len(example) == tensor.rank and isinstance(example[axis], int) and example[axis] > 0
+                sizes.setdefault(dim, example[axis] if usable else _SIDE if tensor.rank == 4 and axis >= 2 else 1)
+        return sizes
+
+
+#: the size written for a dynamic side of an image: large enough for any network to be allocated before a resize
+_SIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    node: str
+    op_type: str
+    reason: str
+    remedy: str
+    source: str
+
+
+def lower(model: ir.Model, recipe: ConvertRecipe) -> Lowered:
+    """``model`` as a LiteRT graph.
+
+    Raises UnsupportedOps with every node that LiteRT cannot express, BadRecipe for shapes that do not fit the inputs.
+    """
+    return _Lowering(model, recipe).run()
+
+
+class _Lowering:
+    def __init__(self, model: ir.Model, recipe: ConvertRecipe) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.graph = Graph("main")
+        self.builder = Builder(self.graph)
+        self.views: dict[ir.Value, View] = {}
+        self.refusals: list[_Refusal] = []
+        self.nodes: list[NodeLowering] = []
+        self.named: set[int] = set()
+
+    def run(self) -> Lowered:
+        inputs = [self._input(value) for value in self._real_inputs()]
+        for node in self.model.graph:
+            self._node(node)
+        if self.refusals:
+            raise _unsupported(self.refusals)
+        outputs = [self._output(value) for value in self.model.graph.outputs]
+        return Lowered(self.graph, tuple(inputs), tuple(outputs), tuple(self.nodes))
+
+    # -- interface ---------------------------------------------------------------------------------------------------
+
+    def _real_inputs(self) -> list[ir.Value]:
+        """Inputs without a default: before IR version 4 every initializer is listed as an input too."""
+        values = [value for value in self.model.graph.inputs if not value.is_initializer()]
+        names = [value.name or "" for value in values]
+        for name in self.recipe.shapes:
+            if name not in names:
+                raise UnknownName.of("input", name, names)
+        return values
+
+    def _input(self, value: ir.Value) -> TensorSpec:
+        shape = self._input_shape(value)
+        dtype = _dtype(value)
+        layout = input_layout(value, len(shape), self.recipe.io_layout)
+        order = NHWC if layout == "nhwc" else identity(len(shape))
+        tensor = Tensor(value.name or "", dtype, tuple(shape[axis] for axis in order))
+        self.builder.note_shape(tensor)
+        self.graph.inputs.append(tensor)
+        self.named.add(id(tensor))
+        self.views[value] = View(tensor, order)
+        return _spec(tensor, layout)
+
+    def _input_shape(self, value: ir.Value) -> Shape:
+        name = value.name or ""
+        if value.shape is None:
+            if name in self.recipe.shapes:
+                return self.recipe.shapes[name]
+            raise BadModel(f"The input '{name}' has no shape.", f"Give it with --shape {name}=...")
+        declared: list[int] = []
+        for dim in value.shape:
+            if isinstance(dim, int):
+                declared.append(dim if dim >= 0 else self.builder.new_dim())
+            else:
+                declared.append(self.builder.new_dim(("input", dim.value)) if dim.value else self.builder.new_dim())
+        wanted = self.recipe.shapes.get(name)
+        if wanted is None:
+            return tuple(declared)
+        fits = len(wanted) == len(declared) and all(a < 0 or a == b for a, b in zip(declared, wanted, strict=True))
+        if not fits:
+            known = [dim if dim >= 0 else "?" for dim in declared]
+            raise BadRecipe(f"The shape {list(wanted)} does not fit the input '{name}' {known}.")
+        return wanted
+
+    def _output(self, value: ir.Value) -> TensorSpec:
+        view = self._view(value)
+        if view is None:
+            raise InternalError(f"The output '{value.name}' was never made.")
+        layout = output_layout(value, view.rank, self.recipe.io_layout)
+        self.builder.source = value.name or ""
+        tensor = store(self.builder, view, NHWC if layout == "nhwc" else None)
+        if tensor.data is not None or tensor in self.graph.inputs or tensor in self.graph.outputs:
+            tensor = self.builder.copy(tensor)
+        tensor.name = value.name or ""
+        self.graph.outputs.append(tensor)
+        return _spec(tensor, layout)
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def _view(self, value: ir.Value) -> View | None:
+        if value not in self.views and value.const_value is not None:
+            data = value.const_value.numpy()
+            self.views[value] = View.of(Tensor(value.name or "const", data.dtype, data.shape, data))
+        return self.views.get(value)
+
+    def _node(self, node: ir.Node) -> None:
+        opset = self.model.opset_imports.get(node.domain, self.model.opset_imports.get("", 0))
+        if node.op_type == "Constant" and node.domain in _STANDARD and (value := constant_value(node)) is not None:
+            self.views[node.outputs[0]] = View.of(Tensor(node.outputs[0].name or "const", value.dtype, value.shape, value))
+            return
+        if node.domain not in _STANDARD or node.op_type not in LOWERINGS:
+            self._try_fold_or_refuse(node, opset)
+            return
+        views = [None if value is None else self._view(value) for value in node.inputs]
+        if any(value is not None and view is None for value, view in zip(node.inputs, views, strict=True)):
+            return  # it depends on a node that was refused
+        if self._folded(node, views, opset):
+            return
+        start = len(self.graph.ops)
+        self.builder.source = node.name or node.outputs[0].name or node.op_type
+        try:
+            made = LOWERINGS[node.op_type](self.builder, Node(node, views, opset))
+        except Refused as refusal:
+            self._refuse(node, refusal.reason, refusal.remedy)
+            return
+        self._keep(node, [made] if isinstance(made, View) else made, views, opset, start)
+
+    def _keep(self, node: ir.Node, made: list[View], views: list[View | None], opset: int, start: int) -> None:
+        fresh = {id(tensor) for op in self.graph.ops[start:] for tensor in op.outputs}
+        for value, view in zip(node.outputs, made, strict=False):
+            self.views[value] = view
+            tensor = view.tensor
+            if tensor.elements is None and tensor.data is None and tensor.dtype.kind == "i":
+                tensor.elements = follow(self.builder, Node(node, views, opset), view)
+            if id(tensor) in fresh and id(tensor) not in self.named and value.name:
+                tensor.name = value.name
+                self.named.add(id(tensor))
+        kinds = tuple(op.kind for op in self.graph.ops[start:])
+        self.nodes.append(NodeLowering(node.name or "", node.op_type, kinds, line_of(node.metadata_props)))
+
+    def _folded(self, node: ir.Node, views: list[View | None], opset: int) -> bool:
+        data = [None if view is None else view.const for view in views]
+        if not views or any(view is not None and array is None for view, array in zip(views, data, strict=True)):
+            return False
+        results = fold(node, data, opset)
+        if results is None:
+            return False
+        for value, result in zip((value for value in node.outputs if value.name), results, strict=True):
+            self.views[value] = View.of(Tensor(value.name or "const", result.dtype, result.shape, result))
+        self.nodes.append(NodeLowering(node.name or "", node.op_type, (), line_of(node.metadata_props)))
+        return True
+
+    def _try_fold_or_refuse(self, node: ir.Node, opset: int) -> None:
+        views = [None if value is None else self._view(value) for value in node.inputs]
+        if node.domain not in _STANDARD:
+            self._refuse(node, f"it belongs to the domain '{node.domain}', whose ops EdgeKit does not know",
+                         "Replace it by standard ONNX ops before the export.")
+        elif not self._folded(node, views, opset):
+            self._refuse(node, "EdgeKit has no lowering for this op", "Replace it by other ops in the source network.")
+
+    def _refuse(self, node: ir.Node, reason: str, remedy: str) -> None:
+        name = node.name or (node.outputs[0].name if node.outputs else "") or "?"
+        self.refusals.append(_Refusal(name, node.op_type, reason, remedy, line_of(node.metadata_props)))
+
+
+def _unsupported(refusals: list[_Refusal]) -> UnsupportedOps:
+    lines = []
+    for refusal in refusals:
+        where = f" [{refusal.source}]" if refusal.source else ""
+        lines.append(f"  - node '{refusal.node}' ({refusal.op_type}){where}: {refusal.reason}. {refusal.remedy}".rstrip())
+    count = len(refusals)
+    return UnsupportedOps("\n".join([f"{count} node{'s' * (count > 1)} cannot be lowered to LiteRT:", *lines]))
+
+
+def _dtype(value: ir.Value) -> np.dtype[np.generic]:
+    if value.dtype is None:
+        raise BadModel(f"The input '{value.name}' has no element type.")
+    dtype = np.dtype(value.dtype.numpy())
+    if dtype.name not in _DTYPES:
+        raise BadModel(f"The input '{value.name}' is {dtype.name}, which LiteRT does not take.", f"Known: {', '.join(_DTYPES)}")
+    return dtype
+
+
+def _spec(tensor: Tensor, layout: Layout) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.dtype.name, tuple(max(dim, -1) for dim in tensor.shape), layout)
+
+
+def counts(graph: Graph) -> Mapping[str, int]:
+    """How many ops of each kind the graph holds, most frequent first."""
+    found: dict[str, int] = {}
+    for op in graph.ops:
+        found[op.kind] = found.get(op.kind, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,114 @@
+"""One ONNX node as a lowering function sees it, and the way to refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.artifacts import Array
+from edgekit.converters.onnx_to_litert.graph import is_static
+from edgekit.converters.onnx_to_litert.view import View
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Node", "Refused"]
+
+
+class Refused(Exception):
+    """The target cannot express this node: ``reason``, and what the user can do. Collected, reported once for all."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """``inputs`` are the values read (None: left out); ``opset`` is the version of the node's domain."""
+
+    ir: ir.Node
+    inputs: Sequence[View | None]
+    opset: int
+
+    @property
+    def op_type(self) -> str:
+        """The ONNX op."""
+        return self.ir.op_type
+
+    @property
+    def output_count(self) -> int:
+        """Number of outputs, the unused ones included."""
+        return len(self.ir.outputs)
+
+    def has_input(self, index: int) -> bool:
+        """Whether the optional input is there."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def has_output(self, index: int) -> bool:
+        """Whether somebody reads the optional output, or it is an output of the graph."""
+        if index >= len(self.ir.outputs):
+            return False
+        value = self.ir.outputs[index]
+        return bool(value.name) and (bool(value.uses()) or value.is_graph_output())
+
+    def view(self, index: int) -> View:
+        """The input ``index``; refused when it is missing."""
+        view = self.inputs[index] if index < len(self.inputs) else None
+        if view is None:
+            raise Refused(f"its input {index} is missing")
+        return view
+
+    def const(self, index: int, what: str) -> Array:
+        """The constant value of the input ``index``; refused when it is known only at run time."""
+        data = self.view(index).const
+        if data is None:
+            raise Refused(f"its {what} is computed at run time", f"Make the {what} a constant.")
+        return data
+
+    def optional_const(self, index: int, what: str) -> Array | None:
+        """As ``const``, None where the input is left out."""
+        return self.const(index, what) if self.has_input(index) else None
+
+    def floats(self, index: int) -> View:
+        """The input ``index``, refused unless its dtype is one LiteRT computes in (float32)."""
+        view = self.view(index)
+        if view.dtype != np.float32:
+            raise Refused(f"LiteRT has no {self.op_type} for {view.dtype.name}", "Convert the model to float32.")
+        return view
+
+    def static_shape(self, index: int) -> tuple[int, ...]:
+        """The shape of the input ``index``; refused when a dimension is dynamic."""
+        shape = self.view(index).shape
+        if not is_static(shape):
+            raise Refused("it needs a fixed shape here", "Fix the input's shape with --shape.")
+        return shape
+
+    def has(self, name: str) -> bool:
+        """Whether the attribute is set."""
+        return name in self.ir.attributes
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        return int(self.ir.attributes.get_int(name, default))
+
+    def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+        """A list of integers."""
+        return tuple(self.ir.attributes.get_ints(name, default))
+
+    def real(self, name: str, default: float) -> float:
+        """A float attribute."""
+        return float(self.ir.attributes.get_float(name, default))
+
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        return str(self.ir.attributes.get_string(name, default))
+
+    def tensor(self, name: str) -> Array | None:
+        """A tensor attribute."""
+        attribute = self.ir.attributes.get(name)
+        return None if attribute is None else attribute.as_tensor().numpy()

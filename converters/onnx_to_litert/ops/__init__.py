@@ -1,0 +1,102 @@
+"""The explicit list of ops: ONNX op type -> the function that lowers it.
+
+To add an op: write ``def op(b: Builder, node: Node) -> View`` (or a list of views) in the file of its family, add a line
+here, add a case to tests/ops/cases.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgekit.converters.onnx_to_litert.builder import Builder
+from edgekit.converters.onnx_to_litert.node import Node
+from edgekit.converters.onnx_to_litert.ops import activation as act
+from edgekit.converters.onnx_to_litert.ops import conv, elementwise, matmul, norm, pool, reduce, resize, shape, slicing
+from edgekit.converters.onnx_to_litert.view import View
+
+__all__ = ["LOWERINGS", "Lowering"]
+
+Lowering = Callable[[Builder, Node], View | list[View]]
+
+LOWERINGS: dict[str, Lowering] = {
+    # convolution and pooling
+    "Conv": conv.conv,
+    "ConvTranspose": conv.conv_transpose,
+    "MaxPool": pool.max_pool,
+    "AveragePool": pool.average_pool,
+    "GlobalAveragePool": pool.global_average_pool,
+    "GlobalMaxPool": pool.global_max_pool,
+    "Resize": resize.resize,
+    "Upsample": resize.resize,
+    "DepthToSpace": slicing.depth_to_space,
+    "SpaceToDepth": slicing.space_to_depth,
+    # matrices
+    "Gemm": matmul.gemm,
+    "MatMul": matmul.matmul,
+    # normalisation
+    "BatchNormalization": norm.batch_norm,
+    "InstanceNormalization": norm.instance_norm,
+    "LayerNormalization": norm.layer_norm,
+    "LpNormalization": norm.lp_norm,
+    "LRN": norm.lrn,
+    # activations
+    **{name: elementwise.unary(kind) for name, kind in elementwise.UNARY.items()},
+    "Celu": act.celu,
+    "Clip": elementwise.clip,
+    "Elu": act.elu,
+    "Gelu": act.gelu,
+    "HardSigmoid": act.hard_sigmoid,
+    "HardSwish": act.hard_swish,
+    "LeakyRelu": act.leaky_relu,
+    "LogSoftmax": act.log_softmax,
+    "Mish": act.mish,
+    "PRelu": act.prelu,
+    "Selu": act.selu,
+    "Softmax": act.softmax,
+    "Softplus": act.softplus,
+    "Softsign": act.softsign,
+    "Swish": act.swish,
+    "ThresholdedRelu": act.thresholded_relu,
+    # elementwise
+    **{name: elementwise.binary(kind) for name, kind in elementwise.BINARY.items()},
+    **{name: elementwise.compare(kind) for name, kind in elementwise.COMPARE.items()},
+    "Cast": elementwise.cast,
+    "CastLike": elementwise.cast,
+    "Div": elementwise.divide,
+    "Dropout": elementwise.identity_op,
+    "Identity": elementwise.identity_op,
+    "Max": elementwise.variadic("MAXIMUM"),
+    "Min": elementwise.variadic("MINIMUM"),
+    "Mod": elementwise.modulo,
+    "Not": elementwise.not_op,
+    "Pow": elementwise.power,
+    "Reciprocal": elementwise.reciprocal,
+    "Sum": elementwise.variadic("ADD"),
+    "Where": elementwise.where,
+    # reductions
+    **{name: reduce.reduction(kind) for name, kind in reduce.REDUCTIONS.items()},
+    "ReduceL1": reduce.reduction("SUM", before=reduce.absolute),
+    "ReduceL2": reduce.reduction("SUM", before=reduce.square, after=reduce.root),
+    "ReduceLogSum": reduce.reduction("SUM", after=reduce.logarithm),
+    "ReduceLogSumExp": reduce.log_sum_exp,
+    "ReduceSumSquare": reduce.reduction("SUM", before=reduce.square),
+    "ArgMax": reduce.arg_extreme("ARG_MAX"),
+    "ArgMin": reduce.arg_extreme("ARG_MIN"),
+    # shape
+    "ConstantOfShape": shape.constant_of_shape,
+    "Expand": shape.expand,
+    "Flatten": shape.flatten,
+    "Reshape": shape.reshape,
+    "Shape": shape.shape,
+    "Size": shape.size,
+    "Squeeze": shape.squeeze,
+    "Tile": shape.tile,
+    "Transpose": shape.transpose,
+    "Unsqueeze": shape.unsqueeze,
+    # slicing
+    "Concat": slicing.concat,
+    "Gather": slicing.gather,
+    "Pad": slicing.pad,
+    "Slice": slicing.slice_op,
+    "Split": slicing.split,
+}

@@ -1,0 +1,124 @@
+"""Pooling: MaxPool, AveragePool and the global ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.converters.onnx_to_litert.builder import Builder
+from edgekit.converters.onnx_to_litert.graph import Tensor, is_static
+from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.conv import from_2d, to_2d
+from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, fit_padding, read_window
+from edgekit.converters.onnx_to_litert.view import View
+
+__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool"]
+
+#: results of these are never negative, so padding them with 0 cannot win a maximum
+_NON_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "RELU_0_TO_1")
+
+
+def _prepare(b: Builder, node: Node) -> tuple[View, Window, list[int]]:
+    x = node.floats(0)
+    if x.rank not in (3, 4):
+        raise Refused(f"LiteRT pools over one or two axes, this one has {x.rank - 2}")
+    if x.shape[1] < 0:
+        raise Refused("its number of channels is dynamic", "Fix the input's shape with --shape.")
+    window = read_window(node, node.integers("kernel_shape"), x.shape[2:])
+    if max(window.dilations) > 1:
+        raise Refused("LiteRT has no dilated pooling")
+    spatial = x.shape[2:]
+    if x.rank == 3:
+        window = Window((1, *window.kernel), (1, *window.strides), (1, 1), ((0, 0), *window.pads), window.ceil)
+        spatial = (1, *spatial)
+    sizes = [conv_size(b, size, window, axis) for axis, size in enumerate(spatial)]
+    return x, window, sizes
+
+
+def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int]) -> Window:
+    """The window with ``ceil_mode`` turned into padding behind the input."""
+    if not window.ceil:
+        return window
+    pads = []
+    for axis, (before, after) in enumerate(window.pads):
+        if spatial[axis] < 0:
+            raise Refused("ceil_mode on a dynamic size depends on that size", "Fix the input's shape with --shape.")
+        used = (sizes[axis] - 1) * window.strides[axis] + window.kernel[axis]
+        pads.append((before, max(used - spatial[axis] - before, 0) if used > spatial[axis] + before + after else after))
+    return Window(window.kernel, window.strides, window.dilations, tuple(pads))
+
+
+def _pool(b: Builder, kind: str, x: Tensor, window: Window, sizes: list[int], padding: str) -> Tensor:
+    return b.emit(
+        kind,
+        [x],
+        (x.shape[0], *sizes, x.shape[3]),
+        x.dtype,
+        padding=padding,
+        strideH=window.strides[0],
+        strideW=window.strides[1],
+        filterHeight=window.kernel[0],
+        filterWidth=window.kernel[1],
+    )
+
+
+def max_pool(b: Builder, node: Node) -> View:
+    """MaxPool -> MAX_POOL_2D; padding that is not SAME is written out with a value that cannot win."""
+    if node.has_output(1):
+        raise Refused("LiteRT's MAX_POOL_2D does not return indices")
+    x, window, sizes = _prepare(b, node)
+    source = to_2d(b, x)
+    window = _reach(window, source.shape[1:3], sizes)
+    producer = next((op.kind for op in reversed(b.graph.ops) if x.tensor in op.outputs), "")
+    value = 0.0 if producer in _NON_NEGATIVE else float(np.finfo(np.float32).min)
+    source, padding = fit_padding(b, source, window, value)
+    return from_2d(b, _pool(b, "MAX_POOL_2D", source, window, sizes, padding), x.rank)
+
+
+def average_pool(b: Builder, node: Node) -> View:
+    """AveragePool -> AVERAGE_POOL_2D.
+
+    LiteRT's SAME leaves padding out of the mean and explicit padding counts it: where ONNX wants the other one, the
+    result is scaled by a constant (window size / counted elements).
+    """
+    x, raw, sizes = _prepare(b, node)
+    tensor = to_2d(b, x)
+    window = _reach(raw, tensor.shape[1:3], sizes)
+    include = bool(node.integer("count_include_pad", 0))
+    padded = any(sum(pad) for pad in window.pads)
+    source, padding = fit_padding(b, tensor, window)
+    if padding == "SAME" and include:
+        source, padding = b.pad(tensor, [(0, 0), *window.pads, (0, 0)]), "VALID"
+    y = _pool(b, "AVERAGE_POOL_2D", source, window, sizes, padding)
+    if padded and padding == "VALID" and not (include and window.pads == raw.pads):
+        if not is_static(tensor.shape[1:3]):
+            raise Refused("the number of averaged elements depends on a dynamic size", "Fix the shape with --shape.")
+        y = b.binary("MUL", y, b.const(_scale(raw, tensor.shape[1:3], sizes, include)))
+    return from_2d(b, y, x.rank)
+
+
+def _scale(window: Window, spatial: tuple[int, ...], sizes: list[int], include: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Kernel size / number of elements that ONNX counts, for each output position: (1, H, W, 1)."""
+    factors = []
+    for axis in range(2):
+        before, after = window.pads[axis] if include else (0, 0)
+        start = np.arange(sizes[axis]) * window.strides[axis] - window.pads[axis][0]
+        low = np.maximum(start, -before)
+        high = np.minimum(start + window.kernel[axis], spatial[axis] + after)
+        factors.append(window.kernel[axis] / np.maximum(high - low, 1))
+    return (factors[0][:, None] * factors[1][None, :])[None, :, :, None].astype(np.float32)
+
+
+def _global(b: Builder, node: Node, kind: str) -> View:
+    x = node.floats(0)
+    axes = [x.axis(axis) for axis in range(2, x.rank)]
+    return x.with_tensor(b.reduce(kind, x.tensor, axes, keep=True))
+
+
+def global_average_pool(b: Builder, node: Node) -> View:
+    """GlobalAveragePool -> MEAN."""
+    return _global(b, node, "MEAN")
+
+
+def global_max_pool(b: Builder, node: Node) -> View:
+    """GlobalMaxPool -> REDUCE_MAX."""
+    return _global(b, node, "REDUCE_MAX")

@@ -1,0 +1,192 @@
+"""Taking tensors apart and putting them together: Slice, Split, Gather, Concat, Pad."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.converters.onnx_to_litert.builder import Builder
+from edgekit.converters.onnx_to_litert.graph import Tensor
+from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.shape import known_elements
+from edgekit.converters.onnx_to_litert.view import NHWC, View, align, reshape_view, store
+
+__all__ = ["concat", "depth_to_space", "gather", "pad", "slice_op", "space_to_depth", "split"]
+
+_END = 2**31 - 1
+
+
+def slice_op(b: Builder, node: Node) -> View:
+    """Slice -> STRIDED_SLICE on the storage axes."""
+    x = node.view(0)
+    starts, ends, axes, steps = _slice_arguments(node, x.rank)
+    begin, end, stride = [0] * x.rank, [_END] * x.rank, [1] * x.rank
+    for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
+        at = x.axis(axis)
+        begin[at], end[at], stride[at] = _clamp(start, stop, step, x.tensor.shape[at])
+    return x.with_tensor(b.strided_slice(x.tensor, begin, end, stride))
+
+
+def _slice_arguments(node: Node, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    if node.opset < 10:
+        starts, ends = list(node.integers("starts")), list(node.integers("ends"))
+        axes = list(node.integers("axes", range(len(starts))))
+        return starts, ends, axes, [1] * len(starts)
+    starts = [int(value) for value in node.const(1, "starts").reshape(-1)]
+    ends = [int(value) for value in node.const(2, "ends").reshape(-1)]
+    axes_data, steps_data = node.optional_const(3, "axes"), node.optional_const(4, "steps")
+    axes = list(range(len(starts))) if axes_data is None else [int(value) for value in axes_data.reshape(-1)]
+    steps = [1] * len(starts) if steps_data is None else [int(value) for value in steps_data.reshape(-1)]
+    return starts, ends, axes, steps
+
+
+def _clamp(start: int, stop: int, step: int, dim: int) -> tuple[int, int, int]:
+    """Bounds as LiteRT reads them: a known axis gets exact ones, an unknown one keeps Python's meaning."""
+    if dim >= 0:
+        start, stop, step = slice(start, stop, step).indices(dim)
+        if step < 0 and stop < 0:
+            return start, -(2**31), step
+        return start, stop, step
+    low, high = -(2**31), _END
+    return max(min(start, high), low), max(min(stop, high), low), step
+
+
+def split(b: Builder, node: Node) -> list[View]:
+    """Split -> SPLIT for equal parts, SPLIT_V for others."""
+    x = node.view(0)
+    at = x.axis(node.integer("axis", 0))
+    sizes = _split_sizes(node, x.tensor.shape[at])
+    if len(sizes) == 1:
+        return [x]
+    axis = b.const(np.array(at, np.int32))
+    outputs = [((*x.tensor.shape[:at], part, *x.tensor.shape[at + 1 :]), x.dtype) for part in sizes]
+    if len(set(sizes)) == 1:
+        made = b.emit_many("SPLIT", [axis, x.tensor], outputs, numSplits=len(sizes))
+    else:
+        lengths = b.const(np.array(sizes, np.int32))
+        made = b.emit_many("SPLIT_V", [x.tensor, lengths, axis], outputs, numSplits=len(sizes))
+    return [x.with_tensor(tensor) for tensor in made]
+
+
+def _split_sizes(node: Node, dim: int) -> list[int]:
+    given = node.optional_const(1, "split sizes") if node.opset >= 13 else None
+    sizes = [int(size) for size in (given.reshape(-1) if given is not None else node.integers("split"))]
+    if sizes:
+        return sizes
+    if dim < 0:
+        raise Refused("it splits a dynamic axis", "Fix the input's shape with --shape.")
+    parts = node.integer("num_outputs", node.output_count)
+    chunk = -(-dim // parts)
+    return [min(chunk, dim - chunk * index) for index in range(parts)]
+
+
+def concat(b: Builder, node: Node) -> View:
+    """Concat -> CONCATENATION in the order in which most of the data lies."""
+    views = [node.view(index) for index in range(len(node.inputs))]
+    if views[0].tensor.data is None or len(views) > 1:
+        views = [view for view in views if 0 not in view.shape] or views[:1]
+    tensors, order = align(b, views)
+    return View(b.concat(tensors, order.index(node.integer("axis", 0) % views[0].rank)), order)
+
+
+def gather(b: Builder, node: Node) -> View:
+    """Gather -> GATHER; a constant scalar index -> STRIDED_SLICE, which XNNPACK takes."""
+    x, indices = node.view(0), node.view(1)
+    axis = node.integer("axis", 0) % x.rank
+    at = x.axis(axis)
+    dim = x.tensor.shape[at]
+    data = indices.const
+    rest = [a if a < axis else a + indices.rank - 1 for a in x.order if a != axis]
+    order = (*rest[:at], *range(axis, axis + indices.rank), *rest[at:])
+    shape = (*x.tensor.shape[:at], *indices.shape, *x.tensor.shape[at + 1 :])
+    if data is not None:
+        if dim < 0 and data.size and data.min() < 0:
+            raise Refused("it counts from the end of a dynamic axis", "Fix the input's shape with --shape.")
+        tensor = b.const(np.where(data < 0, data + max(dim, 0), data).astype(np.int32))
+    else:
+        tensor = b.cast(store(b, indices), np.int32)
+        tensor = _wrapped(b, tensor, x.tensor, at)
+    return View(b.emit("GATHER", [x.tensor, tensor], shape, x.dtype, axis=at), order)
+
+
+def _wrapped(b: Builder, indices: Tensor, x: Tensor, at: int) -> Tensor:
+    """Indices known at run time may count from the end, which GATHER does not allow."""
+    size = b.reshape(b.strided_slice(b.shape_of(x), [at], [at + 1], [1]), ()) if x.shape[at] < 0 else b.const(
+        np.array(x.shape[at], np.int32)
+    )
+    negative = b.binary("LESS", indices, b.const(np.array(0, np.int32)), np.bool_)
+    return b.emit("SELECT_V2", [negative, b.binary("ADD", indices, size), indices], indices.shape, np.int32)
+
+
+def pad(b: Builder, node: Node) -> View:
+    """Pad -> PAD, PADV2 or MIRROR_PAD; negative pads are slices."""
+    x = node.view(0)
+    mode = node.text("mode", "constant")
+    pads = [(0, 0)] * x.rank
+    amounts, axes = _pad_amounts(node, x.rank)
+    for index, axis in enumerate(axes):
+        pads[x.axis(axis)] = (amounts[index], amounts[index + len(axes)])
+    tensor = _cropped(b, x.tensor, pads)
+    pads = [(max(before, 0), max(after, 0)) for before, after in pads]
+    if mode == "constant":
+        return x.with_tensor(_pad_constant(b, node, tensor, pads))
+    if mode != "reflect":
+        raise Refused(f"LiteRT has no padding of mode '{mode}'")
+    if not any(sum(pair) for pair in pads):
+        return x.with_tensor(tensor)
+    shape = tuple(dim + sum(pair) if dim >= 0 else b.new_dim(("pad", dim, sum(pair))) if sum(pair) else dim
+                  for dim, pair in zip(tensor.shape, pads, strict=True))
+    vector = b.const(np.array(pads, np.int32))
+    return x.with_tensor(b.emit("MIRROR_PAD", [tensor, vector], shape, x.dtype, mode=0))
+
+
+def _pad_constant(b: Builder, node: Node, tensor: Tensor, pads: list[tuple[int, int]]) -> Tensor:
+    if node.opset < 11:
+        value = node.real("value", 0.0)
+    else:
+        data = node.optional_const(2, "padding value")
+        value = 0.0 if data is None else data.reshape(-1)[0].item()
+    return b.pad(tensor, pads, value)
+
+
+def _pad_amounts(node: Node, rank: int) -> tuple[list[int], list[int]]:
+    """Amounts (all before, then all after) and the ONNX axes they are for."""
+    if node.opset < 11:
+        amounts = node.integers("pads") or node.integers("paddings")
+    else:
+        elements = known_elements(node.view(1))
+        if elements is None or (node.view(1).const is None and min(elements) < 0):
+            raise Refused("its amounts are computed at run time", "Make the amounts constants.")
+        amounts = elements
+    axes_data = node.optional_const(3, "axes")
+    axes = range(rank) if axes_data is None else (int(axis) for axis in axes_data.reshape(-1))
+    return list(amounts), list(axes)
+
+
+def _cropped(b: Builder, x: Tensor, pads: list[tuple[int, int]]) -> Tensor:
+    begin = [max(-before, 0) for before, _ in pads]
+    end = [after if after < 0 else _END for _, after in pads]
+    return b.strided_slice(x, begin, end, [1] * x.rank)
+
+
+def depth_to_space(b: Builder, node: Node) -> View:
+    """DepthToSpace -> DEPTH_TO_SPACE (mode DCR on N, H, W, C); CRD by reshape and TRANSPOSE."""
+    x, block = node.view(0), node.integer("blocksize", 1)
+    n, c, h, w = x.shape
+    depth = c // (block * block)
+    if node.text("mode", "DCR") == "DCR":
+        grown = tuple(dim * block if dim >= 0 else b.new_dim(("grow", dim, block)) for dim in (h, w))
+        tensor = b.emit("DEPTH_TO_SPACE", [store(b, x, NHWC)], (n, *grown, depth), x.dtype, blockSize=block)
+        return View(tensor, NHWC)
+    n, c, h, w = node.static_shape(0)
+    parts = reshape_view(b, x, (n, depth, block, block, h, w))
+    moved = View(parts.tensor, tuple((0, 1, 4, 2, 5, 3).index(axis) for axis in parts.order))
+    return reshape_view(b, moved, (n, depth, h * block, w * block))
+
+
+def space_to_depth(b: Builder, node: Node) -> View:
+    """SpaceToDepth -> SPACE_TO_DEPTH on N, H, W, C."""
+    x, block = node.view(0), node.integer("blocksize", 1)
+    n, c, h, w = x.shape
+    shrunk = tuple(dim // block if dim >= 0 else b.new_dim(("shrink", dim, block)) for dim in (h, w))
+    shape = (n, *shrunk, c * block * block)
+    return View(b.emit("SPACE_TO_DEPTH", [store(b, x, NHWC)], shape, x.dtype, blockSize=block), NHWC)

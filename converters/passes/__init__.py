@@ -1,0 +1,45 @@
+"""Graph rewrites on ONNX, one per file: each takes an ``onnx_ir`` model, changes it in place, and returns it with
+whether anything changed.
+
+The lists below say which run for which target, in which order, and why there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edgekit.converters.passes.fold_affine import fold_affine
+from edgekit.converters.passes.fold_pad import fold_pad
+from edgekit.converters.passes.fuse_gelu import fuse_gelu
+from edgekit.converters.passes.fuse_hard_swish import fuse_hard_swish
+from edgekit.converters.passes.inline_functions import inline_functions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
+
+__all__ = ["LITERT_PASSES", "PORTABLE_PASSES", "run_passes"]
+
+#: valid for every engine and opset
+PORTABLE_PASSES: tuple[Pass, ...] = (
+    inline_functions,  # first: the others look at plain ops only
+    fold_pad,  # before the folding of scales: a Pad between hides the convolution's input, not its output
+    fold_affine,  # BatchNormalization, Mul and Add behind a convolution vanish into its weights
+)
+#: ops that LiteRT has as one and exporters write as several; ONNX Runtime finds these patterns itself
+LITERT_PASSES: tuple[Pass, ...] = (
+    *PORTABLE_PASSES,
+    fuse_gelu,
+    fuse_hard_swish,  # also rewrites clip(x + 3, 0, 6) / 6 to HardSigmoid, which has its own lowering
+)
+
+
+def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[ir.Model, bool]:
+    """``model`` after ``passes`` in order, and whether any of them changed it."""
+    modified = False
+    for rewrite in passes:
+        model, changed = rewrite(model)
+        modified = modified or changed
+    return model, modified

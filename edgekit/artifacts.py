@@ -1,0 +1,137 @@
+"""The frozen types that travel between stages. No logic lives here.
+
+=============  =========================================================
+stage          in -> out
+=============  =========================================================
+export         nn.Module, example -> OnnxModel
+optimise       OnnxModel -> OnnxModel
+lower          OnnxModel -> LiteRTModel | OrtModel
+bundle         variants -> .edge file (edgekit.bundle.manifest.Manifest)
+verify         model or bundle -> VerifyReport
+run            bundle, input -> Prediction
+=============  =========================================================
+
+A dimension is an int; -1 is dynamic. A dtype is numpy's name ("float32", "int8", "bool").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "Conversion",
+    "Engine",
+    "Layout",
+    "LiteRTModel",
+    "NodeLowering",
+    "OnnxModel",
+    "OrtModel",
+    "OutputError",
+    "Prediction",
+    "TensorSpec",
+    "VerifyReport",
+]
+
+Array = npt.NDArray[np.generic]
+Engine = Literal["litert", "ort"]
+Layout = Literal["onnx", "nhwc"]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a model, as the engine sees it.
+
+    ``layout`` "nhwc": the ONNX tensor was NCHW and its axes are stored in the order N, H, W, C here;
+    ``shape`` is the stored one. "onnx": the order is that of the ONNX graph.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: Layout = "onnx"
+
+
+class OnnxModel(msgspec.Struct, frozen=True):
+    """A self-contained ONNX model: ``data`` is the serialised ModelProto, weights included."""
+
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class LiteRTModel(msgspec.Struct, frozen=True):
+    """A .tflite flatbuffer with one signature, ``serving_default``, over the same names as the ONNX graph."""
+
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class OrtModel(msgspec.Struct, frozen=True):
+    """A graph optimised for ONNX Runtime, as an ONNX file or in the .ort flatbuffer format."""
+
+    data: bytes
+    format: Literal["onnx", "ort"]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class NodeLowering(msgspec.Struct, frozen=True):
+    """What one ONNX node became: the names of the target ops, and the line of the user's source."""
+
+    node: str
+    op_type: str
+    target_ops: tuple[str, ...]
+    source: str = ""
+
+
+class Conversion(msgspec.Struct, frozen=True):
+    """A converted model with the account of how it came about. ``seconds`` excludes verification."""
+
+    model: LiteRTModel | OrtModel
+    nodes: tuple[NodeLowering, ...]
+    op_counts: Mapping[str, int]
+    seconds: float
+    verification: VerifyReport | None = None
+
+
+class OutputError(msgspec.Struct, frozen=True):
+    """The difference of one output to the reference; ``output_range`` is max - min of the reference."""
+
+    name: str
+    max_abs_diff: float
+    output_range: float
+    passed: bool
+
+
+class VerifyReport(msgspec.Struct, frozen=True):
+    """``subject`` against ``reference``: passed when every max |difference| <= tolerance x output range."""
+
+    subject: str
+    reference: str
+    tolerance: float
+    outputs: tuple[OutputError, ...]
+    passed: bool
+    seconds: float
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The answer for one input. ``outputs`` always holds the named arrays; the rest is for classification.
+
+    ``label`` / ``score`` / ``top`` are None / None / () unless the bundle carries labels. ``exit`` counts from 0,
+    ``resolution`` is (height, width) in pixels or None, ``latency_ms`` is wall time inside ``Runtime.run``.
+    """
+
+    outputs: Mapping[str, Array]
+    label: str | None
+    score: float | None
+    top: tuple[tuple[str, float], ...]
+    exit: int
+    resolution: tuple[int, int] | None
+    latency_ms: float
+    reason: str

@@ -1,0 +1,89 @@
+"""What a conversion or a build should do, as frozen data that round-trips through JSON.
+
+Impossible values cannot be built: ``__post_init__`` raises BadRecipe.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edgekit.errors import BadRecipe
+
+__all__ = ["BuildRecipe", "ConvertRecipe", "ExportRecipe", "Preprocess"]
+
+IoLayout = Literal["auto", "onnx", "nhwc"]
+
+
+class ExportRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an ``nn.Module`` becomes ONNX. ``dynamic_hw`` keeps axes 2 and 3 of every rank-4 input dynamic."""
+
+    dynamic_batch: bool = False
+    dynamic_hw: bool = False
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    opset: int = 20
+
+
+class ConvertRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an ONNX graph is lowered.
+
+    ``shapes`` fixes dynamic inputs by name (ONNX order of axes). ``io_layout``: "auto" stores image inputs and outputs
+    as NHWC for LiteRT, "onnx" keeps every axis order, "nhwc" asks for NHWC on every rank-4 input and output.
+    ``tolerance`` is relative to the range of each output.
+    """
+
+    io_layout: IoLayout = "auto"
+    shapes: dict[str, tuple[int, ...]] = {}
+    verify: bool = True
+    tolerance: float = 1e-4
+    ort_format: Literal["auto", "onnx", "ort"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, shape in self.shapes.items():
+            if any(dim < 1 for dim in shape):
+                raise BadRecipe(f"The shape of '{name}' is {list(shape)}.", "Every dimension must be at least 1.")
+        if not 0 < self.tolerance < 1:
+            raise BadRecipe(f"The tolerance is {self.tolerance}.", "It must lie between 0 and 1.")
+
+
+class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From a uint8 RGB image (H, W, 3) to the network's input: ``(pixel - mean) / std`` per channel.
+
+    ``resize`` "center_crop": the central square of ``crop_fraction`` of the short side is resized to the input's size;
+    "stretch": the whole image is. ``mean`` and ``std`` are in pixel units (0 to 255).
+    """
+
+    colour: Literal["rgb", "bgr", "gray"] = "rgb"
+    resize: Literal["center_crop", "stretch"] = "center_crop"
+    crop_fraction: float = 0.875
+    mean: tuple[float, ...] = (127.0, 127.0, 127.0)
+    std: tuple[float, ...] = (128.0, 128.0, 128.0)
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.colour == "gray" else 3
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise BadRecipe(f"Preprocessing has {len(self.mean)} means and {len(self.std)} deviations.",
+                            f"Colour order '{self.colour}' needs {channels} of each.")
+        if any(value <= 0 for value in self.std):
+            raise BadRecipe(f"The deviations are {list(self.std)}.", "Each must be positive.")
+        if not 0 < self.crop_fraction <= 1:
+            raise BadRecipe(f"The crop fraction is {self.crop_fraction}.", "It must lie in (0, 1].")
+
+
+class BuildRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``edgekit build`` puts into a bundle. ``labels`` makes it a classifier; ``top`` answers are kept."""
+
+    name: str = "model"
+    engines: tuple[Literal["litert", "ort"], ...] = ("litert", "ort")
+    convert: ConvertRecipe = ConvertRecipe()
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] = ()
+    test_vectors: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.engines or len(set(self.engines)) != len(self.engines):
+            raise BadRecipe(f"The engines are {list(self.engines)}.", "Name at least one, each once.")
+        if not 1 <= self.test_vectors <= 16:
+            raise BadRecipe(f"{self.test_vectors} test vectors were asked for.", "Between 1 and 16 are allowed.")
