@@ -6,7 +6,7 @@ process. The checks are those the converters rely on; they accept what ONNX Runt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,14 +44,16 @@ def load_onnx(path: Path | str) -> OnnxModel:
         if path.is_dir():
             raise BadModel(f"{path} is a directory.", "Give the path of an .onnx file.")
         if size_bytes > MAX_MODEL_BYTES:
-            raise BadModel(f"{path} has {size_bytes} bytes; one ONNX file holds at most 2 GiB.", "Split the weights off.")
+            raise BadModel(
+                f"{path} has {size_bytes} bytes.", "One ONNX file holds at most 2 GiB: split the weights off."
+            )
         data = path.read_bytes()
     except OSError as error:
         raise BadModel(f"{path} cannot be read: {error.strerror or error}.") from error
     proto = parse_onnx(data, str(path))
     if _inline_external_data(proto, path):
         if proto.ByteSize() > MAX_MODEL_BYTES:
-            raise BadModel(f"{path} holds more than 2 GiB with its external weights.", "Models of that size are refused.")
+            raise BadModel(f"{path} holds more than 2 GiB with its weights.", "Models of that size are refused.")
         data = proto.SerializeToString(deterministic=True)
     return describe(proto, data)
 
@@ -115,7 +117,7 @@ def _inline_external_data(proto: onnx.ModelProto, path: Path) -> bool:
     return bool(external)
 
 
-def _problems(proto: onnx.ModelProto) -> Iterable[str]:
+def _problems(proto: onnx.ModelProto) -> Iterator[str]:
     if not proto.HasField("graph"):
         yield "it has no graph"
     if not any(opset.domain in _STANDARD_DOMAINS for opset in proto.opset_import):
@@ -126,7 +128,7 @@ def _problems(proto: onnx.ModelProto) -> Iterable[str]:
     yield from _graph_problems(proto.graph, known)
 
 
-def _graph_problems(graph: onnx.GraphProto, known: set[str]) -> Iterable[str]:
+def _graph_problems(graph: onnx.GraphProto, known: set[str]) -> Iterator[str]:
     """``known``: names visible from the surrounding graphs; this graph's own are added to a copy."""
     known = set(known)
     for tensor in graph.initializer:
@@ -160,7 +162,7 @@ def _graph_problems(graph: onnx.GraphProto, known: set[str]) -> Iterable[str]:
             yield f"its output '{value.name}' is made by no node"
 
 
-def _tensor_problems(tensor: onnx.TensorProto) -> Iterable[str]:
+def _tensor_problems(tensor: onnx.TensorProto) -> Iterator[str]:
     """A tensor whose declared shape and payload disagree would be read past its end by a careless engine."""
     import onnx
 
@@ -178,7 +180,8 @@ def _tensor_problems(tensor: onnx.TensorProto) -> Iterable[str]:
         yield f"the tensor '{tensor.name}' has the unknown element type {tensor.data_type}"
         return
     if tensor.HasField("raw_data"):
-        bits = 4 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else np.dtype(dtype).itemsize * 8
+        half_bytes = tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
+        bits = 4 if half_bytes else np.dtype(dtype).itemsize * 8
         want = -(-count * bits // 8)
         if len(tensor.raw_data) != want:
             yield f"the tensor '{tensor.name}' {list(tensor.dims)} needs {want} bytes and has {len(tensor.raw_data)}"

@@ -17,10 +17,9 @@ A dimension is an int; -1 is dynamic. A dtype is numpy's name ("float32", "int8"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
 __all__ = [
@@ -38,7 +37,7 @@ __all__ = [
     "VerifyReport",
 ]
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Engine = Literal["litert", "ort"]
 Layout = Literal["onnx", "nhwc"]
 
@@ -101,12 +100,17 @@ class Conversion(msgspec.Struct, frozen=True):
 
 
 class OutputError(msgspec.Struct, frozen=True):
-    """The difference of one output to the reference; ``output_range`` is max - min of the reference."""
+    """The difference of one output to the reference; ``output_range`` is max - min of the reference.
+
+    ``problem`` says what cannot be put as a difference (another shape, another kind of dtype, NaN in one of the two);
+    ``max_abs_diff`` is infinite then.
+    """
 
     name: str
     max_abs_diff: float
     output_range: float
     passed: bool
+    problem: str = ""
 
 
 class VerifyReport(msgspec.Struct, frozen=True):

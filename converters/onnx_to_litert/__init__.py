@@ -28,7 +28,7 @@ __all__ = ["SIGNATURE", "to_litert"]
 def to_litert(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> Conversion:
     """``model`` as a LiteRT flatbuffer, with the account of what each node became. Nothing is run.
 
-    Raises UnsupportedOps (all nodes at once), BadModel, BadRecipe, UnknownName (a shape for an input that is not there).
+    Raises UnsupportedOps (all nodes at once), BadModel, BadRecipe, UnknownName (a shape for an unknown input).
     """
     start = time.perf_counter()
     graph_model = _import(model)

@@ -1,6 +1,6 @@
 """Emitting LiteRT ops: every method adds what it needs to the graph and returns the result with its shape.
 
-Constants are folded where that is free (reshape, transpose, cast). Shapes are in storage order; see ``graph`` for how an
+Constants are folded where that is free (reshape, transpose, cast). Shapes are in storage order; ``graph`` tells how an
 unknown dimension is written.
 """
 
@@ -133,7 +133,7 @@ class Builder:
         """An elementwise op that keeps shape and dtype."""
         return self.emit(kind, [x], x.shape, x.dtype, **options)
 
-    def binary(self, kind: str, a: Tensor, b: Tensor, dtype: npt.DTypeLike = None) -> Tensor:
+    def binary(self, kind: str, a: Tensor, b: Tensor, dtype: npt.DTypeLike | None = None) -> Tensor:
         """A broadcasting elementwise op; ``dtype`` of the result is that of ``a`` unless given."""
         return self.emit(kind, [a, b], broadcast_shapes(self, [a.shape, b.shape]), dtype or a.dtype)
 
@@ -233,7 +233,7 @@ class Builder:
         return self.emit("PADV2", [x, amounts, self.const(np.array(value, x.dtype))], dims, x.dtype)
 
     def strided_slice(self, x: Tensor, begin: Sequence[int], end: Sequence[int], strides: Sequence[int]) -> Tensor:
-        """``x[begin:end:strides]`` on every storage axis, Python's rules; an ``end`` beyond the axis means all of it."""
+        """``x[begin:end:strides]`` on every storage axis; an ``end`` beyond the axis means all of it."""
         shape: list[int] = []
         begin_mask = end_mask = 0
         for axis, (dim, start, stop, step) in enumerate(zip(x.shape, begin, end, strides, strict=True)):
@@ -246,16 +246,16 @@ class Builder:
                 shape.append(len(range(*slice(start, stop if stop > -(2**31) else None, step).indices(dim))))
                 end_mask |= (1 << axis) if stop >= 2**31 - 1 or stop <= -(2**31) else 0
             else:
-                shape.append(stop - start if 0 <= start <= stop < 2**30 and step == 1 and stop - start == 1
-                             else self.new_dim(("slice", dim, start, stop, step)))
+                shape.append(
+                    stop - start
+                    if 0 <= start <= stop < 2**30 and step == 1 and stop - start == 1
+                    else self.new_dim(("slice", dim, start, stop, step))
+                )
                 end_mask |= (1 << axis) if stop >= 2**31 - 1 or stop <= -(2**31) else 0
         if begin_mask == (1 << x.rank) - 1:
             return x
-        lower, upper = -(2**31), 2**31 - 1
-        vectors = [self.const(np.clip(np.array(v, np.int64), lower, upper).astype(np.int32)) for v in (begin, end, strides)]
-        return self.emit(
-            "STRIDED_SLICE", [x, *vectors], tuple(shape), x.dtype, beginMask=begin_mask, endMask=end_mask
-        )
+        vectors = [self.const(np.clip(v, -(2**31), 2**31 - 1).astype(np.int32)) for v in (begin, end, strides)]
+        return self.emit("STRIDED_SLICE", [x, *vectors], tuple(shape), x.dtype, beginMask=begin_mask, endMask=end_mask)
 
     def scalar(self, value: float, like: Tensor) -> Tensor:
         """``value`` as a rank-0 constant of the dtype of ``like``."""

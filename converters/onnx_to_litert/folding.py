@@ -41,7 +41,8 @@ def fold(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> list[Arra
     import onnx_ir as ir
     from onnx.reference import ReferenceEvaluator
 
-    if node.op_type in _NOT_PURE or any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+    has_body = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+    if node.op_type in _NOT_PURE or has_body:
         return None
     proto = ir.serde.serialize_node(node)
     feeds = {f"in{index}": data for index, data in enumerate(inputs) if data is not None}
@@ -52,8 +53,10 @@ def fold(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> list[Arra
     graph = onnx.helper.make_graph(
         [proto],
         "fold",
-        [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(data.dtype), data.shape)
-         for name, data in feeds.items()],
+        [
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(data.dtype), data.shape)
+            for name, data in feeds.items()
+        ],
         [onnx.ValueInfoProto(name=name) for name in proto.output if name],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])

@@ -91,10 +91,11 @@ def _producers(graph: Graph) -> dict[int, Op]:
     return {id(tensor): op for op in graph.ops for tensor in op.outputs}
 
 
-#: in this order: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
+#: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
 FUSIONS = (drop_dead_ops, fuse_bias, fuse_activations)
 
 
 def fuse(graph: Graph) -> bool:
     """Run the fusions on ``graph``; whether anything changed."""
-    return any([fusion(graph) > 0 for fusion in FUSIONS])
+    changes = [fusion(graph) for fusion in FUSIONS]
+    return sum(changes) > 0

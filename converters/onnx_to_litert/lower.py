@@ -166,7 +166,8 @@ class _Lowering:
     def _node(self, node: ir.Node) -> None:
         opset = self.model.opset_imports.get(node.domain, self.model.opset_imports.get("", 0))
         if node.op_type == "Constant" and node.domain in _STANDARD and (value := constant_value(node)) is not None:
-            self.views[node.outputs[0]] = View.of(Tensor(node.outputs[0].name or "const", value.dtype, value.shape, value))
+            name = node.outputs[0].name or "const"
+            self.views[node.outputs[0]] = View.of(Tensor(name, value.dtype, value.shape, value))
             return
         if node.domain not in _STANDARD or node.op_type not in LOWERINGS:
             self._try_fold_or_refuse(node, opset)
@@ -213,8 +214,11 @@ class _Lowering:
     def _try_fold_or_refuse(self, node: ir.Node, opset: int) -> None:
         views = [None if value is None else self._view(value) for value in node.inputs]
         if node.domain not in _STANDARD:
-            self._refuse(node, f"it belongs to the domain '{node.domain}', whose ops EdgeKit does not know",
-                         "Replace it by standard ONNX ops before the export.")
+            self._refuse(
+                node,
+                f"it belongs to the domain '{node.domain}', whose ops EdgeKit does not know",
+                "Replace it by standard ONNX ops before the export.",
+            )
         elif not self._folded(node, views, opset):
             self._refuse(node, "EdgeKit has no lowering for this op", "Replace it by other ops in the source network.")
 
@@ -227,7 +231,8 @@ def _unsupported(refusals: list[_Refusal]) -> UnsupportedOps:
     lines = []
     for refusal in refusals:
         where = f" [{refusal.source}]" if refusal.source else ""
-        lines.append(f"  - node '{refusal.node}' ({refusal.op_type}){where}: {refusal.reason}. {refusal.remedy}".rstrip())
+        what = f"{refusal.reason}. {refusal.remedy}".rstrip()
+        lines.append(f"  - node '{refusal.node}' ({refusal.op_type}){where}: {what}")
     count = len(refusals)
     return UnsupportedOps("\n".join([f"{count} node{'s' * (count > 1)} cannot be lowered to LiteRT:", *lines]))
 
@@ -237,7 +242,7 @@ def _dtype(value: ir.Value) -> np.dtype[np.generic]:
         raise BadModel(f"The input '{value.name}' has no element type.")
     dtype = np.dtype(value.dtype.numpy())
     if dtype.name not in _DTYPES:
-        raise BadModel(f"The input '{value.name}' is {dtype.name}, which LiteRT does not take.", f"Known: {', '.join(_DTYPES)}")
+        raise BadModel(f"LiteRT takes no {dtype.name}, as the input '{value.name}' is.", f"Known: {', '.join(_DTYPES)}")
     return dtype
 
 

@@ -6,7 +6,7 @@ The schema itself is the one that ships with ai-edge-litert.
 from __future__ import annotations
 
 import re
-from types import ModuleType
+from typing import Any
 
 from edgekit.converters.onnx_to_litert.graph import Op
 from edgekit.errors import MissingExtra
@@ -42,10 +42,10 @@ _ENUMS = {
     "outputType": "TensorType",
 }
 #: lowest version in which the runtime registers the kernel, where that is not 1
-_VERSIONS = {"BROADCAST_TO": 2, "PADV2": 1, "SELECT_V2": 1}
+_VERSIONS = {"BROADCAST_TO": 2}
 
 
-def schema() -> ModuleType:
+def schema() -> Any:
     """The generated schema module. Raises MissingExtra without ai-edge-litert."""
     try:
         from ai_edge_litert import schema_py_generated
@@ -76,7 +76,5 @@ def op_version(op: Op) -> int:
     if op.kind == "FULLY_CONNECTED":
         return 5 if op.options.get("keepNumDims") else 1
     if op.kind == "TRANSPOSE_CONV":
-        return 4 if op.options.get("fusedActivationFunction", "NONE") != "NONE" else 1
-    if op.kind == "BATCH_MATMUL":
-        return 1
+        return 3 if len(op.inputs) == 4 else 1
     return _VERSIONS.get(op.kind, 1)

@@ -16,13 +16,18 @@ Pads = list[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A sliding window over the spatial axes. ``pads`` are (before, after) for each."""
+    """A sliding window over the spatial axes. ``pads`` are (before, after) for each.
+
+    ``same_upper``: the padding is SAME with the odd element behind, whatever the size (``pads`` then hold for known
+    sizes only); ``ceil``: the last window may reach past the padding.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
     ceil: bool = False
+    same_upper: bool = False
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -48,22 +53,25 @@ def read_window(node: Node, kernel: Sequence[int], spatial: Shape) -> Window:
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         pads: Pads = []
         for size, reach, stride in zip(spatial, extent, strides, strict=True):
-            if size < 0 and stride != 1:
+            if size < 0 and stride != 1 and auto_pad == "SAME_LOWER":
                 raise Refused(f"auto_pad={auto_pad} on a dynamic size depends on that size", "Fix it with --shape.")
             before, after = same_pads(max(size, reach), reach, stride) if size < 0 else same_pads(size, reach, stride)
             pads.append((before, after) if auto_pad == "SAME_UPPER" else (after, before))
     else:
         flat = node.integers("pads", (0,) * (2 * rank)) if auto_pad == "NOTSET" else (0,) * (2 * rank)
         pads = list(zip(flat[:rank], flat[rank:], strict=True))
-    return Window(tuple(kernel), strides, dilations, tuple(pads), bool(node.integer("ceil_mode", 0)))
+    ceil, same_upper = bool(node.integer("ceil_mode", 0)), auto_pad == "SAME_UPPER"
+    return Window(tuple(kernel), strides, dilations, tuple(pads), ceil, same_upper)
 
 
 def conv_size(builder: Builder, size: int, window: Window, axis: int) -> int:
     """The output size of a window along spatial ``axis`` of a (possibly unknown) ``size``."""
     extent, stride, pads = window.extent[axis], window.strides[axis], window.pads[axis]
     if size < 0:
-        if stride == 1 and sum(pads) == extent - 1:
+        if stride == 1 and (sum(pads) == extent - 1 or window.same_upper):
             return size
+        if window.same_upper:
+            return builder.new_dim(("same", size, stride))
         return builder.new_dim(("window", size, extent, stride, sum(pads), window.ceil))
     room = size + sum(pads) - extent
     if room < 0:
@@ -77,6 +85,8 @@ def conv_size(builder: Builder, size: int, window: Window, axis: int) -> int:
 
 def fit_padding(builder: Builder, x: Tensor, window: Window, value: float = 0.0) -> tuple[Tensor, str]:
     """``x`` (N, H, W, C) made ready for a LiteRT window op: possibly padded with ``value``, and "SAME" or "VALID"."""
+    if window.same_upper:
+        return x, "SAME"
     if all(pad == (0, 0) for pad in window.pads):
         return x, "VALID"
     if all(_is_same(x.shape[1 + axis], window, axis) for axis in range(len(window.kernel))):

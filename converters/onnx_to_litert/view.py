@@ -1,8 +1,8 @@
 """Layout assignment by bookkeeping: a ``View`` says in which order the axes of an ONNX value are stored.
 
-An ONNX Transpose only changes the view. A convolution asks for N, H, W, C and leaves its result so. Elementwise ops,
-reductions, concatenations, slices and most reshapes work on whatever order is there. A TRANSPOSE op is emitted only when
-an op needs an order that the stored tensor does not have.
+An ONNX Transpose only changes the view. A convolution asks for N, H, W, C and leaves its result so. Elementwise
+ops, reductions, concatenations, slices and most reshapes work on whatever order is there. A TRANSPOSE op is emitted
+only when an op needs an order that the stored tensor does not have.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _order_after(view: View, shape: Shape) -> Shape | None:
 
 
 def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]] | None:
-    """Pairs (axes of ``old``, axes of ``new``) with equal products, axes of size 1 left out; None if they do not pair."""
+    """Pairs (axes of ``old``, axes of ``new``) of equal products, without axes of size 1; None if they do not pair."""
     left = [axis for axis, dim in enumerate(old) if dim != 1]
     right = [axis for axis, dim in enumerate(new) if dim != 1]
     groups: list[tuple[list[int], list[int]]] = []

@@ -1,10 +1,12 @@
 """Graph -> flatbuffer, through the schema's object API.
 
-Weights go in as numpy arrays (bytes and lists cost about a second a megabyte) and every buffer starts at a multiple of 16
-bytes, which the stock ``BufferT.Pack`` does not see to and XNNPACK wants.
+Weights go in as numpy arrays (bytes and lists cost about a second a megabyte) and every buffer starts at a multiple of
+16 bytes, which the stock ``BufferT.Pack`` does not see to and XNNPACK wants.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +44,7 @@ def write(graph: Graph, hints: dict[int, int] | None = None) -> bytes:
         raise BadModel(f"The weights take {writer.constant_bytes} bytes; a .tflite file holds at most 2 GiB.")
     builder = flatbuffers.Builder(writer.constant_bytes + 512 * len(graph.ops) + 4096)
     builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.head :])  # Output() would copy once more
 
 
 class _Writer:
@@ -57,7 +59,7 @@ class _Writer:
         self._tensor_tables: list[object] = []
         self._codes: dict[tuple[str, int], int] = {}
 
-    def model(self) -> object:
+    def model(self) -> Any:
         s = self.schema
         subgraph = s.SubGraphT()
         subgraph.name = self.graph.name
@@ -165,18 +167,19 @@ class _Writer:
         return getattr(self.schema.TensorType, _TENSOR_TYPES[tensor.dtype.name])
 
 
-def _aligned_buffer(s: object) -> object:
+def _aligned_buffer(s: Any) -> Any:
     """A ``BufferT`` whose data starts at a multiple of 16 bytes."""
+    buffer = s.BufferT()
 
-    class Aligned(s.BufferT):  # type: ignore[name-defined, misc]  # the base comes from the generated schema
-        def Pack(self, builder: object) -> object:
-            builder.StartVector(1, self.data.size, _ALIGNMENT)  # type: ignore[attr-defined]
-            head = builder.head - self.data.size  # type: ignore[attr-defined]
-            builder.head = head  # type: ignore[attr-defined]
-            builder.Bytes[head : head + self.data.size] = memoryview(self.data)  # type: ignore[attr-defined]
-            vector = builder.EndVector()  # type: ignore[attr-defined]
-            s.BufferStart(builder)  # type: ignore[attr-defined]
-            s.BufferAddData(builder, vector)  # type: ignore[attr-defined]
-            return s.BufferEnd(builder)  # type: ignore[attr-defined]
+    def pack(builder: Any) -> Any:
+        data = buffer.data
+        builder.StartVector(1, data.size, _ALIGNMENT)
+        builder.head -= data.size
+        builder.Bytes[builder.head : builder.head + data.size] = memoryview(data)
+        vector = builder.EndVector()
+        s.BufferStart(builder)
+        s.BufferAddData(builder, vector)
+        return s.BufferEnd(builder)
 
-    return Aligned()
+    buffer.Pack = pack  # the schema's own ``Pack`` goes through ``CreateNumpyVector``, which aligns to one byte
+    return buffer

@@ -76,7 +76,7 @@ def _replace(model: ir.Model, node: ir.Node, conv: ir.Node) -> None:
 
 
 def _along_outputs(factor: Array, weights: Array, groups: int, transposed: bool) -> Array:
-    """``factor`` (per output channel) shaped to multiply ``weights``: (out, in, ...), transposed (in, out/group, ...)."""
+    """``factor`` per output channel, shaped to multiply (out, in, ...), or transposed (in, out/group, ...) weights."""
     if not transposed:
         return factor.reshape(-1, *[1] * (weights.ndim - 1))
     per_group = factor.reshape(groups, 1, -1)

@@ -45,7 +45,8 @@ def fold_pad(model: ir.Model) -> tuple[ir.Model, bool]:
 
 def _spatial_zero_pads(pad: ir.Node) -> list[int] | None:
     """The amounts for the spatial axes (all before, then all after), None unless they are non-negative zeros there."""
-    if pad.attributes.get_string("mode", "constant") != "constant" or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
+    has_axes = len(pad.inputs) > 3 and pad.inputs[3] is not None
+    if pad.attributes.get_string("mode", "constant") != "constant" or has_axes:
         return None
     if len(pad.inputs) > 1:
         data = const_of(pad.inputs[1])

@@ -33,7 +33,7 @@ def fuse_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _scaled(value: ir.Value | None) -> ir.Value | None:
-    """x if ``value`` is x / sqrt(2)."""
+    """X if ``value`` is x / sqrt(2)."""
     node = producer(value, "Div", "Mul")
     if node is None:
         return None

@@ -20,14 +20,13 @@ def fuse_hard_swish(model: ir.Model) -> tuple[ir.Model, bool]:
     before: s = HardSigmoid(x, 1/6, 0.5); y = Mul(x, s)           after: y = HardSwish(x)
     (also with Mul(c, 1/6), and x * c / 6 in the other association)
     """
-    modified = False
-    for node in list(model.graph):
-        if node.domain == "" and node.op_type in ("Div", "Mul"):
-            modified = _hard_sigmoid(model, node) or modified
-    for node in list(model.graph):
-        if node.domain == "" and node.op_type in ("Mul", "Div"):
-            modified = _hard_swish(model, node) or modified
-    return model, modified
+    changes = [
+        rewrite(model, node)
+        for rewrite in (_hard_sigmoid, _hard_swish)
+        for node in list(model.graph)
+        if node.domain == "" and node.op_type in ("Div", "Mul")
+    ]
+    return model, any(changes)
 
 
 def _sixth(node: ir.Node) -> ir.Value | None:
@@ -43,16 +42,16 @@ def _sixth(node: ir.Node) -> ir.Value | None:
 
 
 def _lifted(value: ir.Value | None) -> tuple[ir.Value, list[ir.Node]] | None:
-    """x and the nodes if ``value`` is clip(x + 3, 0, 6)."""
+    """X and the nodes if ``value`` is clip(x + 3, 0, 6)."""
     clip = producer(value, "Clip")
     if clip is None:
         return None
     if len(clip.inputs) == 3:
-        bounds = scalar_of(clip.inputs[1]), scalar_of(clip.inputs[2])
+        low, high = scalar_of(clip.inputs[1]), scalar_of(clip.inputs[2])
     else:
-        bounds = clip.attributes.get_float("min", math.nan), clip.attributes.get_float("max", math.nan)
+        low, high = clip.attributes.get_float("min", math.nan), clip.attributes.get_float("max", math.nan)
     add = producer(clip.inputs[0], "Add")
-    if bounds != (0, 6) or add is None:
+    if low != 0 or high != 6 or add is None:
         return None
     for x, three in (tuple(add.inputs), tuple(reversed(add.inputs))):
         if scalar_of(three) == 3 and x is not None:

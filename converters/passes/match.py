@@ -64,5 +64,6 @@ def remove(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
         inputs = [value for value in node.inputs if value is not None]
         model.graph.remove(node, safe=True)
         for value in inputs:
-            if value.is_initializer() and not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            wanted = value.uses() or value.is_graph_output() or value.is_graph_input()
+            if value.is_initializer() and not wanted:
                 model.graph.initializers.pop(value.name or "", None)

@@ -1,7 +1,7 @@
 """The explicit list of ops: ONNX op type -> the function that lowers it.
 
-To add an op: write ``def op(b: Builder, node: Node) -> View`` (or a list of views) in the file of its family, add a line
-here, add a case to tests/ops/cases.py.
+To add an op: write ``def op(b: Builder, node: Node) -> View`` (or a list of views) in the file of its family, add a
+line here, add a case to tests/ops/cases.py.
 """
 
 from __future__ import annotations

@@ -11,8 +11,23 @@ from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.view import View, align, identity, store
 
-__all__ = ["celu", "elu", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "log_softmax", "mish", "prelu", "selu",
-           "softmax", "softplus", "softsign", "swish", "thresholded_relu"]
+__all__ = [
+    "celu",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_swish",
+    "leaky_relu",
+    "log_softmax",
+    "mish",
+    "prelu",
+    "selu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "thresholded_relu",
+]
 
 
 def leaky_relu(b: Builder, node: Node) -> View:

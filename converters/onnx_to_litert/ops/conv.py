@@ -11,7 +11,7 @@ from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, fit_padding, read_window
 from edgekit.converters.onnx_to_litert.view import NHWC, View, channels_last, store
 
-__all__ = ["conv", "conv_transpose", "from_2d", "to_2d"]
+__all__ = ["as_2d", "conv", "conv_transpose", "from_2d", "to_2d"]
 
 
 def to_2d(b: Builder, x: View) -> Tensor:
@@ -31,10 +31,18 @@ def from_2d(b: Builder, y: Tensor, rank: int) -> View:
     return View(b.reshape(y, (n, length, channels)), channels_last(3))
 
 
-def _as_2d(window: Window) -> Window:
+def as_2d(window: Window) -> Window:
+    """``window`` over one axis as one over (1, that axis)."""
     if len(window.kernel) == 2:
         return window
-    return Window((1, *window.kernel), (1, *window.strides), (1, *window.dilations), ((0, 0), *window.pads), window.ceil)
+    return Window(
+        (1, *window.kernel),
+        (1, *window.strides),
+        (1, *window.dilations),
+        ((0, 0), *window.pads),
+        window.ceil,
+        window.same_upper,
+    )
 
 
 def conv(b: Builder, node: Node) -> View:
@@ -46,7 +54,7 @@ def conv(b: Builder, node: Node) -> View:
     groups = node.integer("group", 1)
     if channels < 0 or channels != per_group * groups or out_channels % groups:
         raise Refused(f"{channels} input channels do not fit weights {list(w.shape)} in {groups} groups")
-    window = _as_2d(read_window(node, kernel, x.shape[2:]))
+    window = as_2d(read_window(node, kernel, x.shape[2:]))
     sizes = [1, *x.shape[2:]] if x.rank == 3 else list(x.shape[2:])
     out_sizes = [conv_size(b, size, window, axis) for axis, size in enumerate(sizes)]
     source, padding = fit_padding(b, to_2d(b, x), window)
@@ -76,21 +84,26 @@ def conv_transpose(b: Builder, node: Node) -> View:
         raise Refused(f"LiteRT transposed convolutions are 1-D or 2-D, this one is {x.rank - 2}-D")
     weights = node.const(1, "weights")
     groups = node.integer("group", 1)
-    channels, per_group = weights.shape[:2]
+    channels = weights.shape[0]
     if x.shape[1] != channels or channels % groups:
         raise Refused(f"{x.shape[1]} input channels do not fit weights {list(weights.shape)} in {groups} groups")
     weights, window, extra = _transpose_window(node, x.shape[2:], weights)
     source = to_2d(b, x)
     depth = channels // groups
+    bias = node.optional_const(2, "bias")
+    inside = groups == 1 and all(e <= pad[1] for e, pad in zip(extra, window.pads, strict=True))
     parts = []
     for group in range(groups):
-        part = source if groups == 1 else b.strided_slice(
-            source, [0, 0, 0, group * depth], [2**31 - 1] * 3 + [(group + 1) * depth], [1] * 4
+        part = (
+            source
+            if groups == 1
+            else b.strided_slice(source, [0, 0, 0, group * depth], [2**31 - 1] * 3 + [(group + 1) * depth], [1] * 4)
         )
-        parts.append(_transpose_conv(b, part, weights[group * depth : (group + 1) * depth], window, extra))
+        kernel = weights[group * depth : (group + 1) * depth]
+        parts.append(_transpose_conv(b, part, kernel, window, extra, bias if inside else None))
     y = b.concat(parts, 3)
-    if node.has_input(2):
-        y = b.binary("ADD", y, node.view(2).tensor)
+    if bias is not None and not inside:
+        y = b.binary("ADD", y, b.const(bias))
     return from_2d(b, y, x.rank)
 
 
@@ -101,7 +114,8 @@ def _transpose_window(node: Node, spatial: Shape, weights: Array) -> tuple[Array
     if max(dilations) > 1:
         kernel = [(k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilations, strict=True)]
         spread = np.zeros((*weights.shape[:2], *kernel), weights.dtype)
-        spread[(..., *(slice(None, None, d) for d in dilations))] = weights
+        every: tuple[slice, ...] = tuple(slice(None, None, d) for d in dilations)
+        spread[(slice(None), slice(None), *every)] = weights
         weights = spread
     strides = node.integers("strides", (1,) * rank)
     extra = node.integers("output_padding", (0,) * rank)
@@ -112,18 +126,23 @@ def _transpose_window(node: Node, spatial: Shape, weights: Array) -> tuple[Array
         if min(spatial) < 0:
             raise Refused("its padding depends on a dynamic input size", "Fix the input's shape with --shape.")
         wanted = node.integers("output_shape", tuple(n * s for n, s in zip(spatial, strides, strict=True)))[-rank:]
-        pads = []
-        for n, s, k, e, out in zip(spatial, strides, weights.shape[2:], extra, wanted, strict=True):
-            total = max(s * (n - 1) + e + k - out, 0)
-            small, large = total // 2, total - total // 2
-            pads.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
+        surplus = [
+            s * (n - 1) + e + k - out
+            for n, s, k, e, out in zip(spatial, strides, weights.shape[2:], extra, wanted, strict=True)
+        ]
+        extra = tuple(e + max(-total, 0) for e, total in zip(extra, surplus, strict=True))
+        pads = [(max(total, 0) // 2, max(total, 0) - max(total, 0) // 2) for total in surplus]
+        if auto_pad != "SAME_UPPER":
+            pads = [(after, before) for before, after in pads]
     window = Window(tuple(weights.shape[2:]), strides, (1,) * rank, tuple(pads))
     if rank == 1:
-        return weights[:, :, None, :], _as_2d(window), (0, *extra)
+        return weights[:, :, None, :], as_2d(window), (0, *extra)
     return weights, window, extra
 
 
-def _transpose_conv(b: Builder, x: Tensor, weights: Array, window: Window, extra: tuple[int, ...]) -> Tensor:
+def _transpose_conv(
+    b: Builder, x: Tensor, weights: Array, window: Window, extra: tuple[int, ...], bias: Array | None
+) -> Tensor:
     """One group of a transposed convolution of ``x`` (N, H, W, C)."""
     sizes, full = [], []
     for axis in range(2):
@@ -147,8 +166,16 @@ def _transpose_conv(b: Builder, x: Tensor, weights: Array, window: Window, extra
     if not dynamic and x.shape[0] < 0:
         target = b.concat([b.dims((x.shape[0],)), b.dims(shape[1:])], 0)
     kernel = b.const(np.ascontiguousarray(weights.transpose(1, 2, 3, 0)))
-    y = b.emit("TRANSPOSE_CONV", [target, kernel, x], shape, x.dtype, padding="SAME" if same else "VALID",
-               strideH=window.strides[0], strideW=window.strides[1])
+    operands = [target, kernel, x] if bias is None else [target, kernel, x, b.const(bias)]
+    y = b.emit(
+        "TRANSPOSE_CONV",
+        operands,
+        shape,
+        x.dtype,
+        padding="SAME" if same else "VALID",
+        strideH=window.strides[0],
+        strideW=window.strides[1],
+    )
     return y if same else _crop(b, y, window, extra, sizes)
 
 

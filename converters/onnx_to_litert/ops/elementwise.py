@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.view import View, align
 
-__all__ = ["BINARY", "COMPARE", "UNARY", "binary", "cast", "clip", "compare", "divide", "identity_op", "modulo",
-           "not_op", "power", "reciprocal", "unary", "variadic", "where"]
+__all__ = [
+    "BINARY",
+    "COMPARE",
+    "UNARY",
+    "binary",
+    "cast",
+    "clip",
+    "compare",
+    "divide",
+    "identity_op",
+    "modulo",
+    "not_op",
+    "power",
+    "reciprocal",
+    "unary",
+    "variadic",
+    "where",
+]
 
 Lowering = Callable[[Builder, Node], View]
 
@@ -153,7 +168,7 @@ def reciprocal(b: Builder, node: Node) -> View:
 def clip(b: Builder, node: Node) -> View:
     """Clip -> RELU6 and its like, else MINIMUM and MAXIMUM."""
     x = node.view(0)
-    low, high = _bounds(node, x.dtype)
+    low, high = _bounds(node)
     if x.dtype == np.float32 and (low, high) in _RELUS:
         return x.with_tensor(b.unary(_RELUS[low, high], x.tensor))
     tensor = b.cast(x.tensor, _COMPUTE_AS.get(x.dtype.name, x.dtype))
@@ -172,7 +187,7 @@ _RELUS: dict[tuple[float | None, float | None], str] = {
 }
 
 
-def _bounds(node: Node, dtype: npt.DTypeLike) -> tuple[float | None, float | None]:
+def _bounds(node: Node) -> tuple[float | None, float | None]:
     """The constant bounds; None for those that are absent, infinite or computed."""
     if node.opset < 11:
         low, high = node.real("min", -np.inf), node.real("max", np.inf)

@@ -48,8 +48,9 @@ def fully_connected(b: Builder, x: Tensor, kernel: Tensor, bias: np.ndarray | No
     """``x`` (..., in) by ``kernel`` (out, in), plus a bias (out,)."""
     units = kernel.shape[0]
     zeros = np.zeros(units, np.float32) if bias is None else bias
-    return b.emit("FULLY_CONNECTED", [x, kernel, b.const(zeros)], (*x.shape[:-1], units), x.dtype,
-                  keepNumDims=x.rank != 2)
+    return b.emit(
+        "FULLY_CONNECTED", [x, kernel, b.const(zeros)], (*x.shape[:-1], units), x.dtype, keepNumDims=x.rank != 2
+    )
 
 
 def matmul(b: Builder, node: Node) -> View:

@@ -27,7 +27,7 @@ def batch_norm(b: Builder, node: Node) -> View:
 
 
 def _affine(b: Builder, x: View, factor: Array, shift: Array, axis: int) -> View:
-    """x * factor + shift, both along one ONNX axis."""
+    """X * factor + shift, both along one ONNX axis."""
     shape = [1] * x.rank
     shape[axis] = factor.size
     tensors, order = align(b, [x, View.of(b.const(factor.reshape(shape)))])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
-from edgekit.converters.onnx_to_litert.ops.conv import from_2d, to_2d
+from edgekit.converters.onnx_to_litert.ops.conv import as_2d, from_2d, to_2d
 from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, fit_padding, read_window
 from edgekit.converters.onnx_to_litert.view import View
 
@@ -28,7 +29,7 @@ def _prepare(b: Builder, node: Node) -> tuple[View, Window, list[int]]:
         raise Refused("LiteRT has no dilated pooling")
     spatial = x.shape[2:]
     if x.rank == 3:
-        window = Window((1, *window.kernel), (1, *window.strides), (1, 1), ((0, 0), *window.pads), window.ceil)
+        window = as_2d(window)
         spatial = (1, *spatial)
     sizes = [conv_size(b, size, window, axis) for axis, size in enumerate(spatial)]
     return x, window, sizes
@@ -36,7 +37,7 @@ def _prepare(b: Builder, node: Node) -> tuple[View, Window, list[int]]:
 
 def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int]) -> Window:
     """The window with ``ceil_mode`` turned into padding behind the input."""
-    if not window.ceil:
+    if not window.ceil or window.same_upper:
         return window
     pads = []
     for axis, (before, after) in enumerate(window.pads):
@@ -84,9 +85,11 @@ def average_pool(b: Builder, node: Node) -> View:
     tensor = to_2d(b, x)
     window = _reach(raw, tensor.shape[1:3], sizes)
     include = bool(node.integer("count_include_pad", 0))
-    padded = any(sum(pad) for pad in window.pads)
+    padded = window.same_upper or any(sum(pad) for pad in window.pads)
     source, padding = fit_padding(b, tensor, window)
     if padding == "SAME" and include:
+        if not is_static(tensor.shape[1:3]):
+            raise Refused("counting the padding of a dynamic size is not possible", "Fix the shape with --shape.")
         source, padding = b.pad(tensor, [(0, 0), *window.pads, (0, 0)]), "VALID"
     y = _pool(b, "AVERAGE_POOL_2D", source, window, sizes, padding)
     if padded and padding == "VALID" and not (include and window.pads == raw.pads):
@@ -96,7 +99,7 @@ def average_pool(b: Builder, node: Node) -> View:
     return from_2d(b, y, x.rank)
 
 
-def _scale(window: Window, spatial: tuple[int, ...], sizes: list[int], include: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _scale(window: Window, spatial: tuple[int, ...], sizes: list[int], include: bool) -> Array:
     """Kernel size / number of elements that ONNX counts, for each output position: (1, H, W, 1)."""
     factors = []
     for axis in range(2):
@@ -105,7 +108,8 @@ def _scale(window: Window, spatial: tuple[int, ...], sizes: list[int], include: 
         low = np.maximum(start, -before)
         high = np.minimum(start + window.kernel[axis], spatial[axis] + after)
         factors.append(window.kernel[axis] / np.maximum(high - low, 1))
-    return (factors[0][:, None] * factors[1][None, :])[None, :, :, None].astype(np.float32)
+    grid: Array = (factors[0][:, None] * factors[1][None, :])[None, :, :, None]
+    return grid.astype(np.float32)
 
 
 def _global(b: Builder, node: Node, kind: str) -> View:

@@ -61,7 +61,7 @@ def reduction(
 
 
 def square(b: Builder, x: Tensor) -> Tensor:
-    """x * x."""
+    """X * x."""
     return b.binary("MUL", x, x)
 
 

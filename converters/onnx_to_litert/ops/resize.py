@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,10 @@ def resize(b: Builder, node: Node) -> View:
     if x.rank == 4 and plan.sizes[:2] == x.shape[:2] and (options := _native(plan, x.shape)) is not None:
         return _resize_native(b, node, x, plan, options)
     if not is_static(x.shape) or not is_static(plan.sizes):
-        raise Refused(f"resizing in mode '{plan.mode}' / '{plan.coordinates}' needs fixed sizes in LiteRT",
-                      "Fix the input's shape with --shape.")
+        raise Refused(
+            f"resizing in mode '{plan.mode}' / '{plan.coordinates}' needs fixed sizes in LiteRT",
+            "Fix the input's shape with --shape.",
+        )
     tensor = x.tensor
     for axis, (old, new) in enumerate(zip(x.shape, plan.sizes, strict=True)):
         if old != new or plan.scales[axis] not in (None, 1.0):
@@ -62,8 +65,15 @@ def _plan(b: Builder, node: Node, shape: Shape) -> _Plan:
         raise Refused(f"LiteRT cannot express the coordinates '{coordinates}'")
     nearest = node.text("nearest_mode", "round_prefer_floor") if modern else "floor"
     scales, sizes = _targets(b, node, shape, modern, list(node.integers("axes", range(rank))))
-    return _Plan(mode, coordinates, nearest, sizes, scales, node.real("cubic_coeff_a", -0.75),
-                 bool(node.integer("exclude_outside", 0)))
+    return _Plan(
+        mode,
+        coordinates,
+        nearest,
+        sizes,
+        scales,
+        node.real("cubic_coeff_a", -0.75),
+        bool(node.integer("exclude_outside", 0)),
+    )
 
 
 def _targets(
@@ -101,9 +111,11 @@ def _native(plan: _Plan, shape: Shape) -> dict[str, bool] | None:
         whole = whole and float(ratio).is_integer()
     single = any(plan.sizes[axis] == 1 for axis in (2, 3))
     if plan.mode == "linear":
-        if plan.coordinates in ("half_pixel", "half_pixel_symmetric") or (
-            plan.coordinates == "pytorch_half_pixel" and not single and is_static(plan.sizes[2:])
-        ) or (plan.coordinates == "pytorch_half_pixel" and whole):
+        if (
+            plan.coordinates in ("half_pixel", "half_pixel_symmetric")
+            or (plan.coordinates == "pytorch_half_pixel" and not single and is_static(plan.sizes[2:]))
+            or (plan.coordinates == "pytorch_half_pixel" and whole)
+        ):
             return {"alignCorners": False, "halfPixelCenters": True}
         if plan.coordinates == "align_corners" and not single:
             return {"alignCorners": True, "halfPixelCenters": False}
@@ -172,7 +184,7 @@ def _taps(plan: _Plan, axis: int, old: int, new: int) -> list[tuple[npt.NDArray[
     """(indices, weights) of the samples that make up each output sample of one axis."""
     at = _positions(plan, axis, old, new)
     if plan.mode == "nearest":
-        rounding = {
+        rounding: dict[str, Callable[[Floats], Floats]] = {
             "floor": np.floor,
             "ceil": np.ceil,
             "round_prefer_floor": lambda v: np.ceil(v - 0.5),

@@ -12,8 +12,19 @@ from edgekit.converters.onnx_to_litert.graph import Shape, Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.view import View, align, identity, reshape_view, store
 
-__all__ = ["constant_of_shape", "expand", "flatten", "known_elements", "reshape", "shape", "size", "squeeze", "tile",
-           "transpose", "unsqueeze"]
+__all__ = [
+    "constant_of_shape",
+    "expand",
+    "flatten",
+    "known_elements",
+    "reshape",
+    "shape",
+    "size",
+    "squeeze",
+    "tile",
+    "transpose",
+    "unsqueeze",
+]
 
 
 def known_elements(view: View) -> Shape | None:
@@ -75,7 +86,10 @@ def _resolve(b: Builder, old: Shape, target: Shape, allow_zero: bool) -> Shape:
     right = Counter(dim for dim in rest if dim < 0)
     symbols = list((left - right).elements())
     above, below = prod(dim for dim in old if dim >= 0), prod(dim for dim in rest if dim >= 0)
-    if right - left or not below or above % below or (symbols and len(symbols) == 1 and above != below) or len(symbols) > 1:
+    clear = (
+        not right - left and below and above % below == 0 and (not symbols or (len(symbols) == 1 and above == below))
+    )
+    if not clear:
         if is_static(old) and is_static(tuple(rest)):
             raise Refused(f"a tensor of shape {list(old)} cannot become {list(target)}")
         shape[free] = b.new_dim(("reshape", old, tuple(shape)))
@@ -93,8 +107,13 @@ def flatten(b: Builder, node: Node) -> View:
     for part in (x.shape[:axis], x.shape[axis:]):
         unknown = [dim for dim in part if dim < 0]
         known = prod(dim for dim in part if dim >= 0)
-        halves.append(known if not unknown else unknown[0] if known == 1 and len(unknown) == 1
-                      else b.new_dim(("flat", *sorted(unknown), known)))
+        halves.append(
+            known
+            if not unknown
+            else unknown[0]
+            if known == 1 and len(unknown) == 1
+            else b.new_dim(("flat", *sorted(unknown), known))
+        )
     return reshape_view(b, x, tuple(halves))
 
 

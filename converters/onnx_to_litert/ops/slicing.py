@@ -18,7 +18,7 @@ _END = 2**31 - 1
 def slice_op(b: Builder, node: Node) -> View:
     """Slice -> STRIDED_SLICE on the storage axes."""
     x = node.view(0)
-    starts, ends, axes, steps = _slice_arguments(node, x.rank)
+    starts, ends, axes, steps = _slice_arguments(node)
     begin, end, stride = [0] * x.rank, [_END] * x.rank, [1] * x.rank
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = x.axis(axis)
@@ -26,7 +26,7 @@ def slice_op(b: Builder, node: Node) -> View:
     return x.with_tensor(b.strided_slice(x.tensor, begin, end, stride))
 
 
-def _slice_arguments(node: Node, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
+def _slice_arguments(node: Node) -> tuple[list[int], list[int], list[int], list[int]]:
     if node.opset < 10:
         starts, ends = list(node.integers("starts")), list(node.integers("ends"))
         axes = list(node.integers("axes", range(len(starts))))
@@ -110,8 +110,10 @@ def gather(b: Builder, node: Node) -> View:
 
 def _wrapped(b: Builder, indices: Tensor, x: Tensor, at: int) -> Tensor:
     """Indices known at run time may count from the end, which GATHER does not allow."""
-    size = b.reshape(b.strided_slice(b.shape_of(x), [at], [at + 1], [1]), ()) if x.shape[at] < 0 else b.const(
-        np.array(x.shape[at], np.int32)
+    size = (
+        b.reshape(b.strided_slice(b.shape_of(x), [at], [at + 1], [1]), ())
+        if x.shape[at] < 0
+        else b.const(np.array(x.shape[at], np.int32))
     )
     negative = b.binary("LESS", indices, b.const(np.array(0, np.int32)), np.bool_)
     return b.emit("SELECT_V2", [negative, b.binary("ADD", indices, size), indices], indices.shape, np.int32)
@@ -133,8 +135,10 @@ def pad(b: Builder, node: Node) -> View:
         raise Refused(f"LiteRT has no padding of mode '{mode}'")
     if not any(sum(pair) for pair in pads):
         return x.with_tensor(tensor)
-    shape = tuple(dim + sum(pair) if dim >= 0 else b.new_dim(("pad", dim, sum(pair))) if sum(pair) else dim
-                  for dim, pair in zip(tensor.shape, pads, strict=True))
+    shape = tuple(
+        dim + sum(pair) if dim >= 0 else b.new_dim(("pad", dim, sum(pair))) if sum(pair) else dim
+        for dim, pair in zip(tensor.shape, pads, strict=True)
+    )
     vector = b.const(np.array(pads, np.int32))
     return x.with_tensor(b.emit("MIRROR_PAD", [tensor, vector], shape, x.dtype, mode=0))
 
