@@ -35,7 +35,7 @@ def to_litert(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> Conv
     run_passes(graph_model, LITERT_PASSES)
     lowered = lower(graph_model, recipe)
     fuse(lowered.graph)
-    data = write(lowered.graph, lowered.hints(_example_shapes(graph_model)))
+    data = write({SIGNATURE: lowered.graph}, lowered.hints(_example_shapes(graph_model)))
     return Conversion(
         model=LiteRTModel(data=data, inputs=lowered.inputs, outputs=lowered.outputs),
         nodes=lowered.nodes,

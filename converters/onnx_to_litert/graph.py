@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit.artifacts import Array
 
-__all__ = ["ANONYMOUS", "FIRST_SYMBOL", "Graph", "Op", "Shape", "Tensor", "is_static"]
+__all__ = ["ANONYMOUS", "FIRST_SYMBOL", "Graph", "Op", "Quantization", "Shape", "Tensor", "is_static"]
 
 Shape = tuple[int, ...]
 ANONYMOUS = -1
@@ -24,6 +24,15 @@ FIRST_SYMBOL = -(2**40)
 def is_static(shape: Shape) -> bool:
     """Whether every dimension is known."""
     return all(dim >= 0 for dim in shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantization:
+    """real = scale * (stored - zero_point): one scale for the tensor, or one for each index along storage ``axis``."""
+
+    scales: Array
+    zero_points: Array
+    axis: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +48,7 @@ class Tensor:
     shape: Shape
     data: Array | None = None
     elements: Shape | None = None
+    quantization: Quantization | None = None
 
     @property
     def rank(self) -> int:
