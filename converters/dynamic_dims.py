@@ -9,7 +9,8 @@ exists at which every tried size satisfies all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadRecipe
@@ -18,7 +19,7 @@ from edgekit.recipe import ExportRecipe
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["STEPS", "DynamicAxis", "dynamic_axes", "find_steps", "torch_shapes", "traceable"]
+__all__ = ["STEPS", "AxisGroup", "DynamicAxis", "dynamic_axes", "find_groups", "grown", "torch_shapes", "traceable"]
 
 STEPS = (1, 2, 4, 8, 16, 32)
 #: how many steps above the example an axis is tried; a guard that holds at all of them is taken to hold everywhere
@@ -26,6 +27,14 @@ _TRIED = (1, 2, 3, 5, 8)
 _AXIS_NAMES = {0: "batch", 2: "height", 3: "width"}
 
 DynamicAxis = tuple[int, int]  # (position of the input, axis)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGroup:
+    """Axes that always have the same size, and the step in which that may grow from the example's."""
+
+    axes: tuple[DynamicAxis, ...]
+    step: int
 
 
 def dynamic_axes(shapes: Sequence[tuple[int, ...]], recipe: ExportRecipe) -> tuple[DynamicAxis, ...]:
@@ -68,34 +77,50 @@ def torch_shapes(count: int, axes: Sequence[DynamicAxis]) -> tuple[dict[int, Any
     return tuple({axis: free for at, axis in axes if at == position} for position in range(count))
 
 
-def find_steps(
+def find_groups(
     program: torch.export.ExportedProgram,
     names: Sequence[str],
     shapes: Sequence[tuple[int, ...]],
     axes: Sequence[DynamicAxis],
-) -> dict[DynamicAxis, int]:
-    """For each axis the smallest step of STEPS in which it may grow from ``shapes`` (the shapes as traced).
+) -> tuple[AxisGroup, ...]:
+    """``axes``, put together where torch found them to be equal, each group with the smallest step that it allows.
 
-    ``names`` are the inputs' names for messages. Axes that torch found to be equal vary together.
-    Raises BadRecipe naming the axes, and the condition that ties them, when an axis has no such step.
+    ``names`` are the inputs' names for messages, ``shapes`` their shapes as traced. Raises BadRecipe naming the axes,
+    and the condition that ties them, when no step of STEPS suits a group.
     """
     guards = _guards(program)
-    groups = _groups(program, axes)
-    steps: dict[DynamicAxis, int] = {}
-    for symbol, members in groups.items():
-        broken = ""
-        for step in STEPS:
-            broken = _broken(guards, shapes, {symbol: (members, step)})
-            if not broken:
-                steps |= dict.fromkeys(members, step)
-                break
-        else:
-            raise BadRecipe(*_tied(names, shapes, members, broken))
-    together = {symbol: (members, steps[members[0]]) for symbol, members in groups.items()}
-    broken = _broken(guards, shapes, together)
+    groups = tuple(_with_step(guards, names, shapes, members) for members in _equal_axes(program, axes))
+    broken = _broken(guards, shapes, groups)
     if broken:
-        raise BadRecipe(*_tied(names, shapes, list(axes), broken))
-    return steps
+        raise BadRecipe(*_tied(names, shapes, axes, broken))
+    return groups
+
+
+def grown(shapes: Sequence[tuple[int, ...]], groups: Sequence[AxisGroup], factor: int = 1) -> list[tuple[int, ...]]:
+    """``shapes`` with every group larger by ``factor`` of its steps, each further group by one step more.
+
+    Thus no two groups grow alike, and what holds for equal height and width only does not pass unseen.
+    """
+    sizes = [list(shape) for shape in shapes]
+    for offset, group in enumerate(groups):
+        for position, axis in group.axes:
+            sizes[position][axis] += group.step * (factor + offset)
+    return [tuple(size) for size in sizes]
+
+
+def _with_step(
+    guards: Callable[..., None] | None,
+    names: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    members: tuple[DynamicAxis, ...],
+) -> AxisGroup:
+    broken = ""
+    for step in STEPS:
+        group = AxisGroup(members, step)
+        broken = _broken(guards, shapes, (group,))
+        if not broken:
+            return group
+    raise BadRecipe(*_tied(names, shapes, members, broken))
 
 
 def _guards(program: torch.export.ExportedProgram) -> Callable[..., None] | None:
@@ -103,35 +128,29 @@ def _guards(program: torch.export.ExportedProgram) -> Callable[..., None] | None
     return getattr(program.module(), "_guards_fn", None)
 
 
-def _groups(
+def _equal_axes(
     program: torch.export.ExportedProgram, axes: Sequence[DynamicAxis]
-) -> Mapping[str, list[DynamicAxis]]:
+) -> tuple[tuple[DynamicAxis, ...], ...]:
     """The dynamic axes by the symbol that torch gave them, in the order of the inputs."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
     groups: dict[str, list[DynamicAxis]] = {}
     for position, axis in axes:
         groups.setdefault(str(values[position].shape[axis]), []).append((position, axis))
-    return groups
+    return tuple(map(tuple, groups.values()))
 
 
 def _broken(
-    guards: Callable[..., None] | None,
-    shapes: Sequence[tuple[int, ...]],
-    moves: Mapping[str, tuple[Sequence[DynamicAxis], int]],
+    guards: Callable[..., None] | None, shapes: Sequence[tuple[int, ...]], groups: Sequence[AxisGroup]
 ) -> str:
-    """The first condition that fails when every group of ``moves`` grows by multiples of its step; "" when none does."""
+    """The first condition that fails when ``groups`` grow by multiples of their steps; "" when none does."""
     import torch
 
-    for factor in _TRIED if guards else ():
-        sizes = [list(shape) for shape in shapes]
-        for offset, (members, step) in enumerate(moves.values()):
-            for position, axis in members:
-                # different groups take different factors, so that "height == width" does not pass unseen
-                sizes[position][axis] += step * (factor + offset)
+    if guards is None:
+        return ""
+    for factor in _TRIED:
         try:
-            assert guards is not None
-            guards(*(torch.empty(size, device="meta") for size in sizes))
+            guards(*(torch.empty(size, device="meta") for size in grown(shapes, groups, factor)))
         except AssertionError as error:
             return str(error).removeprefix("Guard failed: ")
     return ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.artifacts import Array, OnnxModel
-from edgekit.converters.dynamic_dims import DynamicAxis
+from edgekit.converters.dynamic_dims import AxisGroup, grown
 from edgekit.errors import BadModel, BadRecipe, EngineError
 from edgekit.parity import compare_outputs, run_isolated
 from edgekit.sample_inputs import random_inputs
@@ -29,9 +29,9 @@ _SKIP = "ExportRecipe(verify=False) skips this check, for a network that draws r
 
 
 def check_export(
-    module: torch.nn.Module, example: Sequence[torch.Tensor], model: OnnxModel, steps: Mapping[DynamicAxis, int]
+    module: torch.nn.Module, example: Sequence[torch.Tensor], model: OnnxModel, groups: Sequence[AxisGroup]
 ) -> None:
-    """Run ``module`` (in eval mode) and ``model`` on ``example`` and, with ``steps``, on larger random inputs.
+    """Run ``module`` (in eval mode) and ``model`` on ``example`` and, with dynamic axes, on larger random inputs.
 
     Raises BadModel when they differ on the example, BadRecipe when they differ only at another size.
     """
@@ -39,25 +39,17 @@ def check_export(
     problem = _difference(module, model, {name: _numpy(x) for name, x in zip(names, example, strict=True)})
     if problem:
         raise BadModel(f"The exported file does not answer as the network does: {problem}.", _SKIP)
-    if not steps:
+    if not groups:
         return
-    shapes = _grown([tuple(tensor.shape) for tensor in example], steps)
+    shapes = grown([tuple(tensor.shape) for tensor in example], groups)
     by_name = dict(zip(names, shapes, strict=True))
     problem = _difference(module, model, random_inputs(model.inputs, by_name))
     if problem:
         raise BadRecipe(
             f"The exported file is right for the example's sizes only; for {by_name} this is wrong: {problem}.",
-            "An op of the network has no dynamic form in ONNX (adaptive pooling to more than 1 x 1 is one). Export with "
-            f"fixed sizes. {_SKIP}",
+            "An op of the network has no dynamic form in ONNX (adaptive pooling to more than 1 x 1 is one). "
+            f"Export with fixed sizes. {_SKIP}",
         )
-
-
-def _grown(shapes: Sequence[tuple[int, ...]], steps: Mapping[DynamicAxis, int]) -> list[tuple[int, ...]]:
-    """Each kind of axis grows by another number of its steps; axes of one kind grow alike, since they may be tied."""
-    sizes = [list(shape) for shape in shapes]
-    for (position, axis), step in steps.items():
-        sizes[position][axis] += step * {0: 1, 2: 2, 3: 3}[axis]
-    return [tuple(size) for size in sizes]
 
 
 def _difference(module: torch.nn.Module, model: OnnxModel, inputs: Mapping[str, Array]) -> str:

@@ -40,8 +40,8 @@ def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_forma
     ``recipe.shapes`` fixes dynamic inputs; the other dynamic dimensions stay dynamic. The same input gives the same
     bytes. The engine runs in a child process.
 
-    Raises UnsupportedOps with every node that this ONNX Runtime cannot run, BadModel for a graph that it refuses or that
-    crashes it, BadRecipe and UnknownName for shapes that do not fit, MissingExtra without onnxruntime.
+    Raises UnsupportedOps with every node that this ONNX Runtime cannot run, BadModel for a graph that it refuses or
+    that crashes it, BadRecipe and UnknownName for shapes that do not fit, MissingExtra without onnxruntime.
     """
     started = time.perf_counter()
     if recipe.io_layout == "nhwc":

@@ -69,7 +69,8 @@ def _reason(node: onnx.NodeProto, kernels: _Kernels, opsets: dict[str, int]) -> 
     ranges = kernels.get((domain, node.op_type), [])
     if any(first <= schema.since_version <= last for first, last in ranges):
         return ""
-    if schema.has_function or schema.has_context_dependent_function:
+    # the type information that comes with onnx leaves these two out
+    if getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False):
         return ""  # the engine expands it into ops that it has
     return f"there is no kernel for version {schema.since_version} of this op"
 

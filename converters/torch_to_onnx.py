@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from edgekit.artifacts import OnnxModel
-from edgekit.converters.dynamic_dims import DynamicAxis, dynamic_axes, find_steps, torch_shapes, traceable
+from edgekit.converters.dynamic_dims import AxisGroup, DynamicAxis, dynamic_axes, find_groups, torch_shapes, traceable
+from edgekit.converters.export_check import check_export
 from edgekit.converters.onnx_model import describe
 from edgekit.converters.quiet import captured_output
 from edgekit.converters.source_lines import annotate, innermost_user_line
@@ -35,6 +36,10 @@ EXAMPLE_SHAPES_KEY = "edgekit.example_shapes"
 #: model metadata, JSON: input name -> the step in which each axis may grow, where a dynamic axis has one above 1
 SIZE_STEPS_KEY = "edgekit.size_steps"
 _MAX_BYTES = 2**31 - 1
+#: how torch.export says that a dynamic axis is none: input, axis, size
+_SPECIALISED = re.compile(
+    r"L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
 
 
 def export(
@@ -45,26 +50,31 @@ def export(
     """``module`` in eval mode as ONNX, traced with ``example`` (the tensors of one call of ``forward``).
 
     Inputs and outputs keep torch's names unless ``recipe`` gives others; a returned dictionary names its outputs. Each
-    node has the metadata "edgekit.source" = "file.py:LINE in function". ``module`` is left as it was.
+    node has the metadata "edgekit.source" = "file.py:LINE in function". ``module`` is left as it was. With
+    ``recipe.verify`` the file is run by ONNX Runtime and compared with the network before it is returned.
 
     Raises BadInput for an example that is not made of tensors; BadRecipe for wrong names, an opset that torch cannot
-    write, or a dynamic axis that the network does not allow; BadModel, with torch's reason and the line of the source,
-    for a network that cannot be exported; MissingExtra without torch.
+    write, or a dynamic axis that the network or its translation does not allow; BadModel, with torch's reason and the
+    line of the source, for a network that cannot be exported; MissingExtra without torch.
     """
     tensors = _checked(module, example)
     shapes = [tuple(tensor.shape) for tensor in tensors]
     axes = dynamic_axes(shapes, recipe)
     with captured_output() as captured, _in_eval_mode(module):
         try:
-            program = _traced(module, traceable(tensors, axes), axes)
+            traced = traceable(tensors, axes)
+            program = _traced(module, traced, axes)
             names = _names(program, recipe)
-            steps = find_steps(program, names[0], [tuple(t.shape) for t in traceable(tensors, axes)], axes)
+            groups = find_groups(program, names[0], [tuple(tensor.shape) for tensor in traced], axes)
             proto = _translated(program, names, recipe)
+            _tidy(proto, shapes, groups)
+            model = _serialised(proto)
+            if recipe.verify:
+                check_export(module, tensors, model, groups)
         except EdgeKitError as error:
             captured.attach(error)
             raise
-    _tidy(proto, shapes, steps)
-    return _serialised(proto)
+    return model
 
 
 def _checked(module: torch.nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -72,7 +82,7 @@ def _checked(module: torch.nn.Module, example: torch.Tensor | tuple[torch.Tensor
         import onnxscript  # noqa: F401 - torch.onnx needs it and would fail later, less clearly
         import torch
     except ImportError as error:
-        raise MissingExtra.of(error.name or "torch", "convert") from error
+        raise MissingExtra.of(error.name or "torch", "train") from error
     if not isinstance(module, torch.nn.Module):
         raise BadModel(f"A {type(module).__name__} cannot be exported.", "Give a torch.nn.Module.")
     tensors = (example,) if isinstance(example, torch.Tensor) else example
@@ -107,10 +117,11 @@ def _traced(
         with torch.no_grad(), _full_stack_traces(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return torch.export.export(module, tensors, dynamic_shapes=torch_shapes(len(tensors), axes), strict=False)
     except Exception as error:  # torch raises whatever the user's code and its own tracer raise
-        if axes and ("dynamic" in str(error) or "onstraint" in str(error)) and "pecialized" in str(error):
+        if axes and (fixed := _SPECIALISED.search(str(error))):
             raise BadRecipe(
-                f"The network does not allow the dynamic axes that were asked for: {_essential(error)}",
-                "Export with a fixed size there, or remove the dependence on the size from the network.",
+                f"The network does not allow a dynamic axis {fixed[2]} of '{fixed[1]}': inside it becomes the constant "
+                f"{fixed[3]}.",
+                "Export with a fixed size there, or leave out int() and other conversions of sizes in the network.",
             ) from error
         raise BadModel(
             f"torch.export cannot trace {type(module).__name__}{_at(_user_line(error))}: {_essential(error)}",
@@ -150,7 +161,7 @@ def _names(program: torch.export.ExportedProgram, recipe: ExportRecipe) -> tuple
     names = recipe.input_names or tuple(map(str, inputs))
     results = recipe.output_names or _dictionary_keys(program)
     if len({*names, *results}) != len(names) + len(results):
-        raise BadRecipe(f"The names {list((*names, *results))} are not all different.", "Give every tensor its own.")
+        raise BadRecipe(f"The names {[*names, *results]} are not all different.", "Give every tensor its own.")
     return names, results
 
 
@@ -192,10 +203,13 @@ def _essential(error: BaseException) -> str:
     """The first line that says something, from the innermost cause: torch wraps it in advice and in its own errors."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-    if len(lines) > 1 and lines[0].endswith((":", "!")):
-        return f"{lines[0]} {lines[1]}"
-    return lines[0] if lines else type(error).__name__
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    if missing:
+        return f"ONNX has no counterpart of the op '{missing[1]}'."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    facts = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    first = next(iter(facts or lines), type(error).__name__)
+    return first if first.endswith(".") else f"{first}."
 
 
 def _at(line: str) -> str:
@@ -219,11 +233,12 @@ def _failing_node_line(program: torch.export.ExportedProgram, error: BaseExcepti
     return ""
 
 
-def _tidy(proto: onnx.ModelProto, shapes: Sequence[tuple[int, ...]], steps: Mapping[DynamicAxis, int]) -> None:
+def _tidy(proto: onnx.ModelProto, shapes: Sequence[tuple[int, ...]], groups: Sequence[AxisGroup]) -> None:
     """Source lines, readable names of dynamic axes, and what of the machine or the session must not reach the file."""
     annotate(proto)
     proto.producer_version = proto.producer_version.split("+")[0]
-    _name_axes(proto, steps)
+    _name_axes(proto, groups)
+    steps = {axis: group.step for group in groups for axis in group.axes}
     names = [value.name for value in proto.graph.input]
     notes: dict[str, Any] = {EXAMPLE_SHAPES_KEY: dict(zip(names, shapes, strict=True))}
     stepped = {
@@ -237,14 +252,15 @@ def _tidy(proto: onnx.ModelProto, shapes: Sequence[tuple[int, ...]], steps: Mapp
         proto.metadata_props.add(key=key, value=json.dumps(value, sort_keys=True))
 
 
-def _name_axes(proto: onnx.ModelProto, steps: Mapping[DynamicAxis, int]) -> None:
+def _name_axes(proto: onnx.ModelProto, groups: Sequence[AxisGroup]) -> None:
     """Replace torch's symbols ("s53") by "batch", "height" and "width", also inside expressions ("s53//2")."""
     names: dict[str, str] = {}
-    for position, axis in steps:
+    for group in groups:
+        position, axis = group.axes[0]
         value = proto.graph.input[position]
-        symbol = value.type.tensor_type.shape.dim[axis].dim_param
         plain = {0: "batch", 2: "height", 3: "width"}[axis]
-        names.setdefault(symbol, f"{value.name}_{plain}" if plain in names.values() else plain)
+        symbol = value.type.tensor_type.shape.dim[axis].dim_param
+        names[symbol] = f"{value.name}_{plain}" if plain in names.values() else plain
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:

@@ -17,13 +17,17 @@ IoLayout = Literal["auto", "onnx", "nhwc"]
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an ``nn.Module`` becomes ONNX. ``dynamic_hw`` keeps axes 2 and 3 of every rank-4 input dynamic."""
+    """How an ``nn.Module`` becomes ONNX. ``dynamic_hw`` keeps axes 2 and 3 of every rank-4 input dynamic.
+
+    ``verify`` runs the file on the example, and on other sizes where it has dynamic axes, and compares with torch.
+    """
 
     dynamic_batch: bool = False
     dynamic_hw: bool = False
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     opset: int = 20
+    verify: bool = True
 
 
 class ConvertRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

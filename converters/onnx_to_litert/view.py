@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -129,28 +128,37 @@ def reshape_view(builder: Builder, view: View, shape: Shape) -> View:
     """``view`` in another ONNX ``shape``; the stored order survives when the reshape does not cut through it."""
     if view.is_identity:
         return View.of(builder.reshape(view.tensor, shape))
-    if view.tensor.data is None:
-        order = _order_after(view, shape)
-        if order is not None and sum(not builder.can_read(dim) for dim in shape) <= 1:
+    if view.tensor.data is None and sum(not builder.can_read(dim) for dim in shape) <= 1:
+        groups = _groups(view.shape, shape)
+        if groups is not None:
+            view = _gather_groups(builder, view, [old for old, _ in groups])
+            order = _order_after(view, shape, groups)
             return View(builder.reshape(view.tensor, tuple(shape[axis] for axis in order)), order)
     return View.of(builder.reshape(store(builder, view), shape))
 
 
-def _order_after(view: View, shape: Shape) -> Shape | None:
-    """The storage order of the reshaped value, or None when data would have to move.
+def _gather_groups(builder: Builder, view: View, groups: list[list[int]]) -> View:
+    """``view`` stored so that the axes of each group lie side by side, in their ONNX order; unmoved if they do already.
 
-    Axes fall into the smallest groups of equal product (a split, a merge, or both). Storage stays valid if each group's
-    axes lie side by side, in their ONNX order, in storage.
+    A group that was torn apart comes together where its last axis lay, so that channels stay last where they were.
     """
-    groups = _groups(view.shape, shape)
-    if groups is None:
-        return None
     stored = [axis for axis, dim in zip(view.order, view.tensor.shape, strict=True) if dim != 1]
-    place = {axis: index for index, axis in enumerate(stored)}
-    for old, _ in groups:
-        if any(place[b] != place[a] + 1 for a, b in pairwise(old)):
-            return None
-    order = [axis for old, new in sorted(groups, key=lambda group: place[group[0][0]]) for axis in new]
+    home = {axis: group for group in groups for axis in group}
+    wanted: list[int] = []
+    for at, axis in enumerate(stored):
+        group = home[axis]
+        if all(other in stored[: at + 1] for other in group):
+            wanted.extend(group)
+    if wanted == stored:
+        return view
+    order = [axis for axis in view.order if view.shape[axis] == 1] + wanted
+    return View(store(builder, view, tuple(order)), tuple(order))
+
+
+def _order_after(view: View, shape: Shape, groups: list[tuple[list[int], list[int]]]) -> Shape:
+    """The storage order after the reshape: each group's new axes stand where its old ones stood."""
+    place = {axis: index for index, axis in enumerate(view.order)}
+    order = [axis for _, new in sorted(groups, key=lambda group: place[group[0][0]]) for axis in new]
     for axis, dim in enumerate(shape):
         if dim == 1:
             order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
@@ -158,7 +166,10 @@ def _order_after(view: View, shape: Shape) -> Shape | None:
 
 
 def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]] | None:
-    """Pairs (axes of ``old``, axes of ``new``) of equal products, without axes of size 1; None if they do not pair."""
+    """The smallest pairs (axes of ``old``, axes of ``new``) of equal products: a split, a merge, or both.
+
+    Axes of size 1 are left out. None if the shapes do not pair up, which unknown dimensions may hide.
+    """
     left = [axis for axis, dim in enumerate(old) if dim != 1]
     right = [axis for axis, dim in enumerate(new) if dim != 1]
     groups: list[tuple[list[int], list[int]]] = []

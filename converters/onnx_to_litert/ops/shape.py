@@ -156,10 +156,17 @@ def unsqueeze(b: Builder, node: Node) -> View:
 
 
 def transpose(b: Builder, node: Node) -> View:
-    """Transpose: only the view changes."""
+    """Transpose: only the view changes.
+
+    Except in front of several slices along its first axis (an unbind of stacked heads): moving the data once, whole,
+    makes each slice contiguous, where a view would have every one of them moved later.
+    """
     x = node.view(0)
     perm = node.integers("perm", tuple(reversed(range(x.rank))))
-    return View(x.tensor, tuple(perm.index(axis) for axis in x.order))
+    view = View(x.tensor, tuple(perm.index(axis) for axis in x.order))
+    readers = [reader.op_type for reader, _ in node.ir.outputs[0].uses()]
+    unbound = len(readers) > 1 and set(readers) <= {"Slice", "Gather"} or readers == ["Split"]
+    return View.of(store(b, view)) if unbound and x.rank > 4 else view
 
 
 def shape(b: Builder, node: Node) -> View:
