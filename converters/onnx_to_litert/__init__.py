@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts import Conversion, LiteRTModel, OnnxModel
-from edgekit.converters.onnx_model import parse_onnx
+from edgekit.converters.onnx_model import complaint_of_checker, parse_onnx
 from edgekit.converters.onnx_to_litert.fuse import fuse
 from edgekit.converters.onnx_to_litert.lower import counts, lower
 from edgekit.converters.onnx_to_litert.writer import SIGNATURE, write
 from edgekit.converters.passes import LITERT_PASSES, run_passes
-from edgekit.errors import BadModel
+from edgekit.errors import BadModel, InternalError
 from edgekit.recipe import ConvertRecipe
 
 if TYPE_CHECKING:
@@ -33,7 +33,13 @@ def to_litert(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> Conv
     start = time.perf_counter()
     graph_model = _import(model)
     run_passes(graph_model, LITERT_PASSES)
-    lowered = lower(graph_model, recipe)
+    try:
+        lowered = lower(graph_model, recipe)
+    except InternalError as error:
+        complaint = complaint_of_checker(model.data)
+        if complaint:
+            raise BadModel(f"The ONNX graph is malformed: {complaint}") from error
+        raise
     fuse(lowered.graph)
     data = write({SIGNATURE: lowered.graph}, lowered.hints(_example_shapes(graph_model)))
     return Conversion(
@@ -47,7 +53,7 @@ def to_litert(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> Conv
 def _import(model: OnnxModel) -> ir.Model:
     import onnx_ir as ir
 
-    proto = parse_onnx(model.data)
+    proto = parse_onnx(model.data, self_contained=True)
     try:
         return ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, KeyError, TypeError) as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor
+from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static
 
-__all__ = ["FUSIONS", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
+__all__ = ["FUSIONS", "absorb_flatten_order", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
 
 _TAKES_ACTIVATION = frozenset({
     "ADD", "SUB", "MUL", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "AVERAGE_POOL_2D",
@@ -87,12 +87,52 @@ def fuse_activations(graph: Graph) -> int:
     return len(dropped)
 
 
+def absorb_flatten_order(graph: Graph) -> int:
+    """Permute the columns of a weight matrix instead of the data that is flattened in front of it.
+
+    before: t = TRANSPOSE(x, (0, 3, 1, 2)); r = RESHAPE(t, (n, k)); y = FULLY_CONNECTED(r, w)
+    after:  r = RESHAPE(x, (n, k)); y = FULLY_CONNECTED(r, w with its columns in the order of x)
+    """
+    producers, readers = _producers(graph), graph.consumers()
+    outputs = {id(tensor) for tensor in graph.outputs}
+
+    def before(tensor: Tensor | None, kind: str) -> Op | None:
+        """The op that makes ``tensor`` for one reader alone, if it is a ``kind``."""
+        op = None if tensor is None else producers.get(id(tensor))
+        alone = op is not None and len(readers[id(tensor)]) == 1 and id(tensor) not in outputs
+        return op if op is not None and alone and op.kind == kind else None
+
+    changed = 0
+    for op in graph.ops:
+        weights = op.inputs[1] if op.kind == "FULLY_CONNECTED" else None
+        flatten = before(op.inputs[0], "RESHAPE") if weights is not None and weights.data is not None else None
+        move = None if flatten is None else before(flatten.inputs[0], "TRANSPOSE")
+        if weights is None or weights.data is None or flatten is None or move is None:
+            continue
+        source, perm = move.inputs[0], move.inputs[1]
+        if source is None or perm is None or perm.data is None or perm.data[0] != 0:
+            continue
+        inner = move.outputs[0].shape[1:]
+        if not is_static(inner) or flatten.outputs[0].rank != 2 or weights.shape[1] != int(np.prod(inner)):
+            continue
+        back = np.argsort(perm.data[1:] - 1)
+        columns = weights.data.reshape(weights.shape[0], *inner).transpose(0, *(1 + back))
+        op.inputs[1] = Tensor(
+            weights.name, weights.dtype, weights.shape, np.ascontiguousarray(columns).reshape(weights.shape)
+        )
+        flatten.inputs[0] = source
+        changed += 1
+    if changed:
+        drop_dead_ops(graph)
+    return changed
+
+
 def _producers(graph: Graph) -> dict[int, Op]:
     return {id(tensor): op for op in graph.ops for tensor in op.outputs}
 
 
 #: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
-FUSIONS = (drop_dead_ops, fuse_bias, fuse_activations)
+FUSIONS = (drop_dead_ops, absorb_flatten_order, fuse_bias, fuse_activations)
 
 
 def fuse(graph: Graph) -> bool:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Lowered", "counts", "lower"]
 
 _STANDARD = ("", "ai.onnx")
+#: what arithmetic on the attributes and shapes of a malformed node ends in
+_BROKEN = (ArithmeticError, LookupError, TypeError, ValueError)
 _DTYPES = ("float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool", "float16", "float64")
 
 
@@ -175,15 +177,20 @@ class _Lowering:
         views = [None if value is None else self._view(value) for value in node.inputs]
         if any(value is not None and view is None for value, view in zip(node.inputs, views, strict=True)):
             return  # it depends on a node that was refused
-        if self._folded(node, views, opset):
-            return
         start = len(self.graph.ops)
         self.builder.source = node.name or node.outputs[0].name or node.op_type
         try:
+            if self._folded(node, views, opset):
+                return
             made = LOWERINGS[node.op_type](self.builder, Node(node, views, opset))
         except Refused as refusal:
             self._refuse(node, refusal.reason, refusal.remedy)
             return
+        except (OverflowError, MemoryError) as error:
+            raise BadModel(f"The node '{self.builder.source}' ({node.op_type}) has absurd sizes: {error}.") from error
+        except _BROKEN as error:
+            what = f"{type(error).__name__}: {error}"
+            raise InternalError(f"Lowering the node '{self.builder.source}' ({node.op_type}) failed: {what}.") from error
         self._keep(node, [made] if isinstance(made, View) else made, views, opset, start)
 
     def _keep(self, node: ir.Node, made: list[View], views: list[View | None], opset: int, start: int) -> None:

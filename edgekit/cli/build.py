@@ -1,0 +1,158 @@
+"""``edgekit build``: ONNX to one .edge bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import msgspec
+
+from edgekit.bundle.manifest import Manifest
+from edgekit.cli.files import digest, megabytes, refuse_same_file
+from edgekit.cli.frame import Frame, verb
+from edgekit.cli.options import (
+    PATH,
+    io_layout_option,
+    key_option,
+    load_key,
+    output_option,
+    shape_option,
+    tolerance_option,
+)
+from edgekit.errors import BadInput, BadRecipe
+from edgekit.recipe import BuildRecipe, Preprocess
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Build", "build", "build_file"]
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Build(msgspec.Struct, frozen=True):
+    """What was written; ``manifest`` is the one inside the file."""
+
+    source: str
+    output: str
+    size_bytes: int
+    sha256: str
+    signed: bool
+    manifest: Manifest
+
+
+def _draw(result: Build) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from edgekit.cli.tables import variants
+
+    manifest = result.manifest
+    state = "signed" if result.signed else "not signed"
+    head = Text(f"{result.output}   {megabytes(result.size_bytes)}, {manifest.task}, {state}\n"
+                f"{len(manifest.test_vectors)} test vector(s), {len(manifest.entries)} entries\n")
+    return Group(head, variants(manifest))
+
+
+def _floats(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if value is None else tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not a list of numbers such as 127,127,127.") from None
+
+
+@verb("build", draw=_draw)
+@click.argument("source", metavar="IN.onnx", type=PATH)
+@output_option
+@click.option("--recipe", "recipe_file", type=PATH, metavar="FILE.json",
+              help="A build recipe; the options below change it.")
+@click.option("--name", help="The bundle's name; by default that of the source file.")
+@click.option("--engine", "engines", type=click.Choice(["litert", "ort"]), multiple=True,
+              help="Engines to hold a model for; both by default.")
+@click.option("--labels", type=PATH, help="A text file with one label a line; makes the bundle a classifier.")
+@click.option("--colour", type=click.Choice(["rgb", "bgr", "gray"]), help="Colour order that the network wants.")
+@click.option("--resize", type=click.Choice(["center_crop", "stretch"]), help="How an image becomes the input's size.")
+@click.option("--crop-fraction", type=float, help="Part of the short side that center_crop keeps.")
+@click.option("--mean", callback=_floats, metavar="R,G,B", help="Means in pixel units (0 to 255).")
+@click.option("--std", callback=_floats, metavar="R,G,B", help="Deviations in pixel units (0 to 255).")
+@click.option("--test-vectors", type=int, help="Test vectors to put in (1 to 16).")
+@shape_option
+@io_layout_option
+@tolerance_option
+@click.option("--no-verify", is_flag=True, help="Do not run the models against the original.")
+@key_option
+def build(
+    frame: Frame, source: Path, output: Path, recipe_file: Path | None, key: Path | None, labels: Path | None,
+    **options: Any,
+) -> Build:
+    """Convert an ONNX model for each engine and put everything into one bundle.
+
+    Any of --colour, --resize, --crop-fraction, --mean and --std makes the bundle take images.
+    """
+    recipe = _recipe(source, recipe_file, labels, options)
+    load_key(key)  # before the work, not after it
+    refuse_same_file(source, output)
+    with frame.working(f"Building {output}"):
+        manifest = frame.guarded(f"{__name__}:build_file", source, output, recipe, key, subject=f"Building '{output}'")
+    assert isinstance(manifest, Manifest)
+    return Build(source=str(source), output=str(output), size_bytes=output.stat().st_size, sha256=digest(output),
+                 signed=key is not None, manifest=manifest)
+
+
+def build_file(source: Path, output: Path, recipe: BuildRecipe, key: Path | None) -> Manifest:
+    """The work, in a process of its own."""
+    from edgekit.pipeline import build as build_bundle
+
+    return build_bundle(source, output, recipe, load_key(key))
+
+
+def _recipe(source: Path, recipe_file: Path | None, labels: Path | None, options: dict[str, Any]) -> BuildRecipe:
+    """The recipe of --recipe, or the default one, with what the options say instead."""
+    recipe = BuildRecipe(name=source.stem or "model") if recipe_file is None else _read_recipe(recipe_file)
+    given = {name: options[name] for name in ("name", "engines", "test_vectors") if options[name]}
+    if labels is not None:
+        given["labels"] = _read_labels(labels)
+    image = {name: options[name] for name in ("colour", "resize", "crop_fraction", "mean", "std")
+             if options[name] is not None}
+    if image:
+        given["preprocess"] = Preprocess(**{**_fields(recipe.preprocess), **image})
+    convert = {"io_layout": options["io_layout"], "tolerance": options["tolerance"], "shapes": dict(options["shape"])}
+    changed = {name: value for name, value in convert.items() if _was_given(name if name != "shapes" else "shape")}
+    if options["no_verify"]:
+        changed["verify"] = False
+    return _replaced(recipe, {**given, "convert": _replaced(recipe.convert, changed)})
+
+
+def _was_given(option: str) -> bool:
+    """Whether the person typed it: only then it changes a recipe from a file."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not None and source != click.core.ParameterSource.DEFAULT
+
+
+def _fields(value: msgspec.Struct | None) -> dict[str, Any]:
+    return {} if value is None else msgspec.structs.asdict(value)
+
+
+def _replaced(value: S, changes: dict[str, Any]) -> S:
+    """``value`` with ``changes``, checked as at construction (msgspec's own replace checks too)."""
+    return msgspec.structs.replace(value, **changes)
+
+
+def _read_recipe(path: Path) -> BuildRecipe:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=BuildRecipe)
+    except OSError as error:
+        raise BadRecipe(f"The recipe '{path}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+    except msgspec.MsgspecError as error:
+        raise BadRecipe(f"The recipe '{path}' is not right: {error}.", "docs/bundle.md lists its fields.") from error
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The labels '{path}' cannot be read: {error}.", "Give a UTF-8 text file, one label a line.") \
+            from error
+    return tuple(line.strip() for line in lines if line.strip())

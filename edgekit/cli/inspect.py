@@ -1,0 +1,91 @@
+"""``edgekit inspect``: what is in a model file or a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from edgekit.cli.files import megabytes
+from edgekit.cli.frame import Frame, verb
+from edgekit.cli.options import PATH, public_key_options
+from edgekit.errors import BadRecipe
+from edgekit.graph.model_facts import BundleFacts, ModelFacts
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Inspect", "inspect"]
+
+
+class Inspect(ModelFacts, frozen=True, kw_only=True):
+    """The facts of the file. ``signature_checked``: --public-key was given and the signature is right."""
+
+    source: str
+    signature_checked: bool
+
+
+def _draw(result: Inspect) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from edgekit.cli.tables import counts, tensors
+
+    lines = [f"{result.source}   {result.format}, {megabytes(result.size_bytes)}"]
+    if result.opsets:
+        lines.append("opsets: " + ", ".join(f"{name or 'onnx'} {version}" for name, version in result.opsets.items()))
+    if result.parameter_count is not None:
+        weights = f", {megabytes(result.weight_bytes)}" if result.weight_bytes is not None else ""
+        lines.append(f"constants: {result.parameter_count:,} elements{weights}")
+    if result.op_counts:
+        lines.append(f"{sum(result.op_counts.values())} ops: {counts(result.op_counts)}")
+    if result.signatures:
+        lines.append("signatures: " + ", ".join(each.name for each in result.signatures))
+    verdict = {True: "opens the file", False: "DOES NOT OPEN the file: ", None: ""}[result.loads]
+    if verdict or result.load_note:
+        lines.append(f"engine: {verdict}{result.load_note}")
+    parts: list[RenderableType] = [Text("\n".join([*lines, ""])), tensors(result.inputs, result.outputs)]
+    if result.bundle:
+        parts.append(Text("\n" + _bundle_text(result.bundle, result.signature_checked)))
+    return Group(*parts)
+
+
+def _bundle_text(bundle: BundleFacts, signature_checked: bool) -> str:
+    state = "signed (not checked)" if bundle.signed else "not signed"
+    if signature_checked:
+        state = "signed, signature right"
+    lines = [f"bundle '{bundle.name}', {bundle.task}, schema {bundle.schema_version}, {state}",
+             f"made from {bundle.source_name} (sha256 {bundle.source_sha256[:16]}...)"
+             f" with {', '.join(f'{name} {version}' for name, version in bundle.tools.items())}",
+             f"{bundle.test_vectors} test vector(s)"]
+    lines += [f"variant {' '.join(each)}" for each in bundle.variants]
+    lines += [f"entry   {size:>12,} bytes  {name}" for name, size in bundle.entries]
+    return "\n".join(lines)
+
+
+@verb("inspect", draw=_draw)
+@click.argument("source", metavar="FILE", type=PATH)
+@public_key_options
+def inspect(frame: Frame, source: Path, public_key: Path | None, require_signature: bool) -> Inspect:
+    """Tell what is in an .onnx, .tflite, .ort or .edge file.
+
+    Nothing in the file is trusted: parsers that could crash run in a process of their own.
+    """
+    from edgekit.graph.facts import inspect_model
+
+    with frame.working(f"Inspecting {source}"):
+        facts = inspect_model(source)
+        if facts.bundle:
+            _check_signature(source, public_key, require_signature)
+        elif public_key is not None or require_signature:
+            raise BadRecipe(f"{source} is not a bundle, and only bundles are signed.", "Leave the public key out.")
+    return Inspect(**msgspec.structs.asdict(facts), source=str(source), signature_checked=public_key is not None)
+
+
+def _check_signature(source: Path, public_key: Path | None, require_signature: bool) -> None:
+    from edgekit.bundle import Bundle
+
+    with Bundle.open(source, public_key=public_key, require_signature=require_signature):
+        pass

@@ -1,0 +1,81 @@
+"""The facts of a .tflite file, without an engine."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from edgekit.artifacts import TensorSpec
+from edgekit.graph.model_facts import ModelFacts, SignatureFacts
+from edgekit.graph.tflite_check import check_tflite
+from edgekit.graph.tflite_reader import Table, root
+from edgekit.graph.tflite_schema import load_schema
+
+__all__ = ["describe_tflite"]
+
+
+def describe_tflite(data: bytes, name: str) -> ModelFacts:
+    """Check ``data`` and describe it. Raises BadModel, naming ``name``, when it is not a sound .tflite file."""
+    check_tflite(data, name)
+    model = root(data)
+    subgraphs = [list(subgraph.tables("Tensors")) for subgraph in model.tables("Subgraphs")]
+    main = next(model.tables("Subgraphs"))
+    signatures = tuple(_signature(signature, subgraphs) for signature in model.tables("SignatureDefs"))
+    parameter_count, weight_bytes = _weights(model, subgraphs)
+    return ModelFacts(
+        format="tflite",
+        size_bytes=len(data),
+        # A signature's names are the ones that callers use; without one, the tensors' own names have to do.
+        inputs=signatures[0].inputs if signatures else _by_index(main, "Inputs", subgraphs[0]),
+        outputs=signatures[0].outputs if signatures else _by_index(main, "Outputs", subgraphs[0]),
+        op_counts=_op_counts(model),
+        opsets={"tflite": model.number("Version")},
+        parameter_count=parameter_count,
+        weight_bytes=weight_bytes,
+        signatures=signatures,
+    )
+
+
+def _signature(signature: Table, subgraphs: list[list[Table]]) -> SignatureFacts:
+    tensors = subgraphs[signature.number("SubgraphIndex")]
+    inputs, outputs = (
+        tuple(_spec(tensors[item.number("TensorIndex")], item.text("Name")) for item in signature.tables(field))
+        for field in ("Inputs", "Outputs"))
+    return SignatureFacts(signature.text("SignatureKey"), inputs, outputs)
+
+
+def _by_index(subgraph: Table, field: str, tensors: list[Table]) -> tuple[TensorSpec, ...]:
+    indices = subgraph.numbers(field) or ()
+    return tuple(_spec(tensors[index], tensors[index].text("Name")) for index in indices if index >= 0)
+
+
+def _spec(tensor: Table, name: str) -> TensorSpec:
+    shape = tensor.numbers("ShapeSignature") or tensor.numbers("Shape") or ()
+    return TensorSpec(name, load_schema().enums["TensorType"][tensor.number("Type")].lower(), shape)
+
+
+def _op_counts(model: Table) -> dict[str, int]:
+    names = [_op_name(code) for code in model.tables("OperatorCodes")]
+    counts = Counter(names[operator.number("OpcodeIndex")]
+                     for subgraph in model.tables("Subgraphs") for operator in subgraph.tables("Operators"))
+    return dict(sorted(counts.items()))
+
+
+def _op_name(code: Table) -> str:
+    # Files from before 2020 leave the wide field at 0; newer ones set both.
+    number = max(code.number("BuiltinCode"), code.number("DeprecatedBuiltinCode"))
+    name = load_schema().enums["BuiltinOperator"].get(number, f"BUILTIN_{number}")
+    return f"CUSTOM:{code.text('CustomCode')}" if name == "CUSTOM" else name
+
+
+def _weights(model: Table, subgraphs: list[list[Table]]) -> tuple[int, int]:
+    """Elements and bytes of the constants; signatures may share a buffer, which counts once."""
+    sizes = [buffer.number("Size") if buffer.number("Offset") > 1 else buffer.length("Data")
+             for buffer in model.tables("Buffers")]
+    used: dict[int, int] = {}
+    for tensors in subgraphs:
+        for tensor in tensors:
+            index = tensor.number("Buffer")
+            if sizes[index]:
+                used[index] = math.prod(tensor.numbers("Shape") or ())
+    return sum(used.values()), sum(sizes[index] for index in used)

@@ -1,0 +1,234 @@
+"""Whether a converted model answers as the network that it came from.
+
+Engines run in child processes, so that one that crashes on a model becomes an error that says so. Reports are data: a
+failed comparison is a report with ``passed`` false, which ``require_passed`` turns into an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edgekit import isolate
+from edgekit.artifacts import Array, Engine, LiteRTModel, OnnxModel, OrtModel, OutputError, TensorSpec, VerifyReport
+from edgekit.errors import BadModel, BadRecipe, EngineError, InternalError, VerificationFailed
+from edgekit.recipe import ConvertRecipe
+from edgekit.sample_inputs import candidate_shapes, random_inputs
+
+__all__ = [
+    "Sample",
+    "compare",
+    "compare_on",
+    "compare_outputs",
+    "reference_sample",
+    "require_passed",
+    "run_isolated",
+    "verify",
+]
+
+#: rounding that two correct engines may differ by, relative to the largest value: 16 units in the last place
+_ROUNDING = 16 * float(np.finfo(np.float32).eps)
+
+Arrays = dict[str, Array]
+Sample = tuple[Arrays, Arrays]  # inputs and the reference's outputs, in ONNX order
+Specs = tuple[Sequence[TensorSpec], Sequence[TensorSpec]]  # inputs and outputs
+
+
+def compare(
+    model: LiteRTModel | OrtModel, reference: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()
+) -> VerifyReport:
+    """``model`` against ``reference``, run by ONNX Runtime, on the same random inputs (seed 0).
+
+    Dynamic dimensions take the sizes of ``recipe.shapes``, else those of the exporter's example, else modest ones. An
+    output passes when its largest difference is at most ``recipe.tolerance`` times its range (or the magnitude of a
+    single value), plus float32 rounding; NaN must meet NaN; integers and bools must be equal.
+
+    Raises BadModel when an engine crashes on a model, EngineError when it refuses one, BadRecipe and UnknownName for
+    shapes that do not fit, MissingExtra for an engine that is not installed.
+    """
+    started = time.perf_counter()
+    sample = reference_sample(reference, recipe.shapes)
+    report = compare_on(model, sample, recipe.tolerance)
+    return msgspec.structs.replace(report, seconds=time.perf_counter() - started)
+
+
+def compare_on(
+    model: LiteRTModel | OrtModel,
+    sample: Sample,
+    tolerance: float,
+    subject: str = "",
+    reference: str = "the ONNX model",
+) -> VerifyReport:
+    """``model`` on the inputs of ``sample``, against its outputs; ``subject`` and ``reference`` name the two sides.
+
+    Passes by the rule of ``compare`` and raises what an engine makes it raise.
+    """
+    started = time.perf_counter()
+    engine: Engine = "litert" if isinstance(model, LiteRTModel) else "ort"
+    subject = subject or _described(model)
+    got = run_isolated(engine, model.data, (model.inputs, model.outputs), sample[0], subject)
+    outputs = compare_outputs(sample[1], got, tolerance)
+    return VerifyReport(
+        subject=subject,
+        reference=reference,
+        tolerance=tolerance,
+        outputs=outputs,
+        passed=all(output.passed for output in outputs),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def reference_sample(reference: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Sample:
+    """Random inputs for ``reference`` and its answers, by name. Raises as ``compare``."""
+    problem = None
+    for candidate in candidate_shapes(reference, shapes):
+        inputs = random_inputs(reference.inputs, candidate, seed)
+        try:
+            specs = (reference.inputs, reference.outputs)
+            return inputs, run_isolated("ort", reference.data, specs, inputs, "The ONNX model")
+        except EngineError as error:
+            # another size may suit the network; if none does, the first refusal is the one to show
+            problem = problem or EngineError(error.message, "Give sizes that the network accepts (--shape NAME=...).")
+    raise problem or BadModel("The model has no inputs to try.")
+
+
+def run_isolated(
+    engine: Engine,
+    data: bytes,
+    specs: Specs,
+    inputs: Mapping[str, Array],
+    subject: str,
+) -> Arrays:
+    """The outputs, in ONNX order, of a model run in a child process on ``inputs`` in ONNX order.
+
+    ``specs`` are the model's inputs and outputs with their layouts; ``subject`` names it in messages.
+    """
+    result = isolate.call(f"{__name__}:_run", engine, data, specs, dict(inputs), subject=subject)
+    if not isinstance(result, dict):
+        raise InternalError(f"The child process returned a {type(result).__name__} instead of arrays.")
+    return result
+
+
+def _run(engine: Engine, data: bytes, specs: Specs, inputs: Arrays) -> Arrays:
+    from edgekit.runtime.engines import open_session
+    from edgekit.runtime.inputs import to_onnx, to_stored
+
+    wanted = {spec.name: np.dtype(spec.dtype) for spec in specs[0]}
+    feeds = {name: array.astype(wanted[name], copy=False) for name, array in inputs.items() if name in wanted}
+    with open_session(engine, data) as session:
+        found = [spec.name for spec in session.inputs], [spec.name for spec in session.outputs]
+        names = [spec.name for spec in specs[0]], [spec.name for spec in specs[1]]
+        if found != names:
+            raise BadModel(f"The model has the inputs and outputs {found[0]} -> {found[1]}.",
+                           f"The reference has {names[0]} -> {names[1]}; names and order must be the same.")
+        outputs = session.run(to_stored(specs[0], feeds))
+        return {name: np.array(array) for name, array in to_onnx(specs[1], outputs).items()}
+
+
+def compare_outputs(want: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> tuple[OutputError, ...]:
+    """One entry for each array of ``want``, by the rule that ``compare`` states."""
+    return tuple(_difference(name, want[name], got.get(name), tolerance) for name in want)
+
+
+def _difference(name: str, want: Array, got: Array | None, tolerance: float) -> OutputError:
+    extent = _extent(want)
+    problem = _mismatch(want, got)
+    if problem or got is None:
+        return OutputError(name, float("inf"), extent, passed=False, problem=problem)
+    if want.size == 0:
+        return OutputError(name, 0.0, extent, passed=True)
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    if want.dtype.kind != "f":
+        # exact even where float64 cannot tell two int64 apart
+        return OutputError(name, float(np.max(np.abs(a - b))), extent, passed=bool(np.array_equal(want, got)))
+    if not np.array_equal(np.isnan(a), np.isnan(b)):
+        problem = f"{int(np.isnan(b).sum())} NaN where the reference has {int(np.isnan(a).sum())}, or elsewhere"
+        return OutputError(name, float("inf"), extent, passed=False, problem=problem)
+    equal = np.isnan(a) | (a == b)  # equal infinities have no difference
+    worst = float(np.max(np.abs(np.where(equal, 0.0, a) - np.where(equal, 0.0, b))))
+    peak = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
+    scale = extent or peak
+    return OutputError(name, worst, extent, passed=worst <= tolerance * scale + _ROUNDING * peak)
+
+
+def _extent(array: Array) -> float:
+    if array.dtype.kind not in "fiub" or array.size == 0:
+        return 0.0
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    return float(finite.max() - finite.min()) if finite.size else 0.0
+
+
+def _mismatch(want: Array, got: Array | None) -> str:
+    if got is None:
+        return "the model does not have this output"
+    if got.shape != want.shape:
+        return f"shape {list(got.shape)} instead of {list(want.shape)}"
+    if _kind(got) != _kind(want):
+        return f"dtype {got.dtype} instead of {want.dtype}"
+    return ""
+
+
+def _kind(array: Array) -> str:
+    return "i" if array.dtype.kind == "u" else array.dtype.kind
+
+
+def require_passed(report: VerifyReport) -> VerifyReport:
+    """``report`` if it passed, else VerificationFailed with every output that did not."""
+    failed = [output for output in report.outputs if not output.passed]
+    if report.passed:
+        return report
+    lines = [
+        f"'{output.name}': " + (output.problem or f"differs by {output.max_abs_diff:.3g} at a range of "
+                                f"{output.output_range:.3g}")
+        for output in failed
+    ]
+    raise VerificationFailed(
+        f"{report.subject} does not answer as {report.reference} does (tolerance {report.tolerance:g} of the range): "
+        f"{'; '.join(lines)}.",
+        "Nothing was written. Please report the model, or allow a larger tolerance if the difference is acceptable.",
+    )
+
+
+def verify(
+    path: Path | str,
+    against: Path | str | OnnxModel | None = None,
+    public_key: Path | str | bytes | None = None,
+    require_signature: bool = False,
+    recipe: ConvertRecipe = ConvertRecipe(),
+) -> tuple[VerifyReport, ...]:
+    """Check a bundle, or a .tflite, .ort or .onnx file ``against`` the ONNX file it was made from.
+
+    For a bundle: the container, the signature when ``public_key`` is given, the hash of every entry, and each variant
+    on each test vector; with ``against`` also each variant on random inputs. ``recipe`` gives shapes and the tolerance
+    for comparisons with ``against``; test vectors hold their own.
+
+    Raises BadBundle, SignatureMismatch, BadKey; BadRecipe when there is nothing to compare with; else as ``compare``.
+    """
+    from edgekit.verify_files import verify_bundle, verify_model_file
+
+    path = Path(path)
+    if path.suffix == ".edge":
+        return verify_bundle(path, _reference(against), public_key, require_signature, recipe)
+    if public_key is not None or require_signature:
+        raise BadRecipe(f"{path} is not a bundle, and only bundles are signed.", "Leave the public key out.")
+    reference = _reference(against)
+    if reference is None:
+        raise BadRecipe(f"There is nothing to compare {path} with.", "Name its ONNX file (against, or --against FILE).")
+    return (verify_model_file(path, reference, recipe),)
+
+
+def _reference(against: Path | str | OnnxModel | None) -> OnnxModel | None:
+    if against is None or isinstance(against, OnnxModel):
+        return against
+    from edgekit.converters.onnx_model import load_onnx
+
+    return load_onnx(Path(against))
+
+
+def _described(model: LiteRTModel | OrtModel) -> str:
+    return "The LiteRT model" if isinstance(model, LiteRTModel) else f"The ONNX Runtime model (.{model.format})"

@@ -1,0 +1,145 @@
+"""Verifying files: bundles by what they carry, bare models by the network they came from."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from edgekit import isolate
+from edgekit.artifacts import Array, Engine, Layout, LiteRTModel, OnnxModel, OrtModel, TensorSpec, VerifyReport
+from edgekit.errors import BadModel, UnknownName
+from edgekit.parity import compare, compare_on
+from edgekit.recipe import ConvertRecipe
+
+if TYPE_CHECKING:
+    from edgekit.bundle import BlobRef, Bundle, TestVector, Variant
+
+__all__ = ["verify_bundle", "verify_model_file"]
+
+_SUFFIXES = (".edge", ".tflite", ".ort", ".onnx")
+
+
+def verify_bundle(
+    path: Path,
+    reference: OnnxModel | None,
+    public_key: Path | str | bytes | None,
+    require_signature: bool,
+    recipe: ConvertRecipe,
+) -> tuple[VerifyReport, ...]:
+    """Every hash, the signature, then each variant on each test vector, and against ``reference`` if there is one."""
+    from edgekit.bundle import Bundle
+
+    reports: list[VerifyReport] = []
+    with Bundle.open(path, public_key=public_key, require_signature=require_signature) as bundle:
+        bundle.verify_all()
+        for variant in bundle.manifest.variants:
+            for number, vector in enumerate(bundle.manifest.test_vectors):
+                reports.append(_on_vector(bundle, variant, vector, number))
+            if reference is not None:
+                report = compare(_model_of(bundle, variant), reference, recipe)
+                reports.append(msgspec.structs.replace(report, subject=_name(bundle, variant)))
+    return tuple(reports)
+
+
+def _on_vector(bundle: Bundle, variant: Variant, vector: TestVector, number: int) -> VerifyReport:
+    sample = ({blob.name: _array(bundle, blob) for blob in vector.inputs},
+              {blob.name: _array(bundle, blob) for blob in vector.outputs})
+    model, subject = _model_of(bundle, variant), _name(bundle, variant)
+    return compare_on(model, sample, vector.tolerance, subject, f"test vector {number}")
+
+
+def _name(bundle: Bundle, variant: Variant) -> str:
+    return f"Variant '{variant.id}' of {bundle.path.name}"
+
+
+def _array(bundle: Bundle, blob: BlobRef) -> Array:
+    # the manifest's check has made sure that the sizes agree
+    dtype = np.dtype(blob.dtype).newbyteorder("<")
+    return np.frombuffer(bundle.read(blob.entry), dtype).reshape(blob.shape)
+
+
+def _model_of(bundle: Bundle, variant: Variant) -> LiteRTModel | OrtModel:
+    data = bundle.read(variant.entry)
+    if variant.engine == "litert":
+        return LiteRTModel(data=data, inputs=variant.inputs, outputs=variant.outputs)
+    return OrtModel(data=data, format="ort" if variant.format == "ort" else "onnx", inputs=variant.inputs,
+                    outputs=variant.outputs)
+
+
+def verify_model_file(path: Path, reference: OnnxModel, recipe: ConvertRecipe) -> VerifyReport:
+    """A .tflite, .ort or .onnx file against ``reference``. Raises UnknownName for another kind of file."""
+    if path.suffix not in _SUFFIXES:
+        raise UnknownName.of("kind of model file", path.suffix or path.name, _SUFFIXES)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not data:
+        raise BadModel(f"{path} is empty (0 bytes).")
+    engine: Engine = "litert" if path.suffix == ".tflite" else "ort"
+    inputs, outputs = _specs(engine, data, str(path))
+    for layouts in product(_layouts(inputs, reference.inputs), _layouts(outputs, reference.outputs)):
+        model = _as_model(path.suffix, data, _laid_out(inputs, layouts[0]), _laid_out(outputs, layouts[1]))
+        report = compare(model, reference, recipe)
+        if report.passed:
+            break
+    return msgspec.structs.replace(report, subject=str(path))
+
+
+Specs = tuple[TensorSpec, ...]
+
+
+def _as_model(suffix: str, data: bytes, inputs: Specs, outputs: Specs) -> LiteRTModel | OrtModel:
+    if suffix == ".tflite":
+        return LiteRTModel(data=data, inputs=inputs, outputs=outputs)
+    return OrtModel(data=data, format="ort" if suffix == ".ort" else "onnx", inputs=inputs, outputs=outputs)
+
+
+def _specs(engine: Engine, data: bytes, name: str) -> tuple[Specs, Specs]:
+    """Inputs and outputs as the engine tells them."""
+    result = isolate.call(f"{__name__}:_read_specs", engine, data, subject=f"The model '{name}'")
+    assert isinstance(result, tuple)
+    inputs, outputs = result
+    return inputs, outputs
+
+
+def _read_specs(engine: Engine, data: bytes) -> tuple[Specs, Specs]:
+    from edgekit.runtime.engines import open_session
+
+    with open_session(engine, data) as session:
+        return session.inputs, session.outputs
+
+
+def _layouts(found: Specs, wanted: Specs) -> list[dict[str, Layout]]:
+    """The layouts that the tensors ``found`` can have: one entry, or two to try where the shapes leave it open.
+
+    A file says nothing about layouts except through its shapes.
+    """
+    shapes = {spec.name: spec.shape for spec in wanted}
+    certain: dict[str, Layout] = {}
+    for spec in found:
+        layout = _layout(spec.shape, shapes.get(spec.name, ()))
+        if layout is not None:
+            certain[spec.name] = layout
+    both: tuple[Layout, Layout] = ("nhwc", "onnx")
+    open_names = [spec.name for spec in found if spec.name not in certain]
+    return [certain | dict.fromkeys(open_names, layout) for layout in (both if open_names else both[:1])]
+
+
+def _layout(stored: tuple[int, ...], onnx: tuple[int, ...]) -> Layout | None:
+    """The order of axes in which more dimensions of ``stored`` equal those of ``onnx``; None when both do as well."""
+    if len(stored) != 4 or len(onnx) != 4:
+        return "onnx"
+    as_it_is = sum(have == want for have, want in zip(stored, onnx, strict=True))
+    as_nhwc = sum(have == onnx[axis] for have, axis in zip(stored, (0, 2, 3, 1), strict=True))
+    if as_it_is == as_nhwc:
+        return None
+    return "nhwc" if as_nhwc > as_it_is else "onnx"
+
+
+def _laid_out(specs: Specs, layouts: dict[str, Layout]) -> Specs:
+    return tuple(msgspec.structs.replace(spec, layout=layouts[spec.name]) for spec in specs)
