@@ -1,7 +1,8 @@
 """Reading an ONNX file: bytes -> checked ``OnnxModel``.
 
 Everything here is Python and the memory-safe protobuf parser, so a damaged file raises BadModel and cannot crash the
-process. The checks are those the converters rely on. What ONNX Runtime loads passes, except nodes out of order and sparse weights.
+process. The checks are those the converters rely on. What ONNX Runtime loads passes, but for nodes out of order, inputs
+without a name, and sparse weights.
 """
 
 from __future__ import annotations
@@ -143,13 +144,19 @@ def _inline_external_data(proto: onnx.ModelProto, path: Path) -> bool:
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         except (OSError, ValueError, RuntimeError, checker.ValidationError) as error:
-            raise BadModel(f"The external weights of '{tensor.name}' in {path} cannot be read: {error}.") from error
+            raise BadModel(
+                f"The external weights of '{tensor.name}' in {path} cannot be read: {_sentence(error)}"
+            ) from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
         problem = next(_tensor_problems(tensor), None)
         if problem:
             raise BadModel(f"The external weights in {path} do not fit: {problem}.", "Export or download it again.")
     return bool(external)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error).rstrip('.')}."
 
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

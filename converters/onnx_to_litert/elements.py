@@ -1,7 +1,7 @@
 """What is known of integer vectors that are computed from shapes: dimensions stay symbols through shape arithmetic.
 
-A network exported with dynamic sizes computes shapes at run time (Shape, Gather, Mul, ...). Following those values lets a
-Reshape or Resize downstream know which of its dimensions are fixed and which equal another one.
+A network exported with dynamic sizes computes shapes at run time (Shape, Gather, Mul, ...). Following those values
+lets a Reshape or Resize downstream know which of its dimensions are fixed and which equal another one.
 """
 
 from __future__ import annotations

@@ -12,10 +12,15 @@ import numpy as np
 
 from edgekit.artifacts import Array
 
-__all__ = ["ANONYMOUS", "FIRST_SYMBOL", "Graph", "Op", "Quantization", "Shape", "Tensor", "is_static"]
+__all__ = ["ANONYMOUS", "DTYPES", "FIRST_SYMBOL", "Graph", "Op", "Quantization", "Shape", "Tensor", "is_static"]
 
 Shape = tuple[int, ...]
 ANONYMOUS = -1
+
+#: element types that a LiteRT tensor can have and that we write
+DTYPES = frozenset({
+    "float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool",
+})  # fmt: skip
 
 #: symbols count down from here, far from any number that a model would hold
 FIRST_SYMBOL = -(2**40)

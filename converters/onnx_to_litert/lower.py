@@ -15,7 +15,7 @@ from edgekit.artifacts import Layout, NodeLowering, TensorSpec
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.elements import follow
 from edgekit.converters.onnx_to_litert.folding import constant_value, fold
-from edgekit.converters.onnx_to_litert.graph import Graph, Shape, Tensor
+from edgekit.converters.onnx_to_litert.graph import DTYPES, Graph, Shape, Tensor
 from edgekit.converters.onnx_to_litert.io_layout import input_layout, output_layout
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.ops import LOWERINGS
@@ -32,7 +32,6 @@ __all__ = ["Lowered", "counts", "lower"]
 _STANDARD = ("", "ai.onnx")
 #: what arithmetic on the attributes and shapes of a malformed node ends in
 _BROKEN = (ArithmeticError, LookupError, TypeError, ValueError)
-_DTYPES = ("float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool", "float16", "float64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +147,8 @@ class _Lowering:
         view = self._view(value)
         if view is None:
             raise InternalError(f"The output '{value.name}' was never made.")
+        if view.dtype.name not in DTYPES:
+            raise UnsupportedOps(f"LiteRT has no tensors of {view.dtype.name}, as the output '{value.name}' is.")
         layout = output_layout(value, view.rank, self.recipe.io_layout)
         self.builder.source = value.name or ""
         tensor = store(self.builder, view, NHWC if layout == "nhwc" else None)
@@ -190,7 +191,7 @@ class _Lowering:
             raise BadModel(f"The node '{self.builder.source}' ({node.op_type}) has absurd sizes: {error}.") from error
         except _BROKEN as error:
             what = f"{type(error).__name__}: {error}"
-            raise InternalError(f"Lowering the node '{self.builder.source}' ({node.op_type}) failed: {what}.") from error
+            raise InternalError(f"Lowering '{self.builder.source}' ({node.op_type}) failed: {what}.") from error
         self._keep(node, [made] if isinstance(made, View) else made, views, opset, start)
 
     def _keep(self, node: ir.Node, made: list[View], views: list[View | None], opset: int, start: int) -> None:
@@ -248,8 +249,8 @@ def _dtype(value: ir.Value) -> np.dtype[np.generic]:
     if value.dtype is None:
         raise BadModel(f"The input '{value.name}' has no element type.")
     dtype = np.dtype(value.dtype.numpy())
-    if dtype.name not in _DTYPES:
-        raise BadModel(f"LiteRT takes no {dtype.name}, as the input '{value.name}' is.", f"Known: {', '.join(_DTYPES)}")
+    if dtype.name not in DTYPES:
+        raise BadModel(f"LiteRT takes no {dtype.name}, as the input '{value.name}' is.", f"Known: {', '.join(sorted(DTYPES))}")
     return dtype
 
 

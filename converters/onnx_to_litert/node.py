@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.artifacts import Array
-from edgekit.converters.onnx_to_litert.graph import is_static
+from edgekit.converters.onnx_to_litert.graph import DTYPES, is_static
 from edgekit.converters.onnx_to_litert.view import View
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Node:
         view = self.inputs[index] if index < len(self.inputs) else None
         if view is None:
             raise Refused(f"its input {index} is missing")
+        if view.dtype.name not in DTYPES:
+            raise Refused(f"LiteRT has no tensors of {view.dtype.name}, as its input {index} is")
         return view
 
     def const(self, index: int, what: str) -> Array:

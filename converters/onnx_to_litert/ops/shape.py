@@ -165,7 +165,7 @@ def transpose(b: Builder, node: Node) -> View:
     perm = node.integers("perm", tuple(reversed(range(x.rank))))
     view = View(x.tensor, tuple(perm.index(axis) for axis in x.order))
     readers = [reader.op_type for reader, _ in node.ir.outputs[0].uses()]
-    unbound = len(readers) > 1 and set(readers) <= {"Slice", "Gather"} or readers == ["Split"]
+    unbound = (len(readers) > 1 and set(readers) <= {"Slice", "Gather"}) or readers == ["Split"]
     return View.of(store(b, view)) if unbound and x.rank > 4 else view
 
 
