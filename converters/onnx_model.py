@@ -28,6 +28,8 @@ __all__ = ["complaint_of_checker", "describe", "load_onnx", "parse_onnx"]
 MAX_MODEL_BYTES = 2**31 - 1
 #: both engines count the elements along an axis in 32 bits
 MAX_DIM = 2**31 - 1
+#: numpy's limit
+MAX_RANK = 32
 #: element types of which several share a byte
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _STANDARD_DOMAINS = ("", "ai.onnx")
@@ -280,6 +282,9 @@ def _tensor_problems(tensor: onnx.TensorProto) -> Iterator[str]:
 
     if not _is_text(tensor.name):
         yield f"the name of the tensor {tensor.name!r} is not text"
+    if len(tensor.dims) > MAX_RANK:
+        yield f"the tensor '{tensor.name}' has {len(tensor.dims)} dimensions"
+        return
     if any(dim < 0 for dim in tensor.dims):
         yield f"the tensor '{tensor.name}' has a negative dimension {list(tensor.dims)}"
         return

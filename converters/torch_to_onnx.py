@@ -18,10 +18,10 @@ from unittest import mock
 
 from edgekit.artifacts import OnnxModel
 from edgekit.converters.dynamic_dims import AxisGroup, DynamicAxis, dynamic_axes, find_groups, torch_shapes, traceable
-from edgekit.converters.export_check import check_export
 from edgekit.converters.onnx_model import describe
 from edgekit.converters.quiet import captured_output
 from edgekit.converters.source_lines import annotate, innermost_user_line
+from edgekit.converters.torch_to_onnx_check import check_export
 from edgekit.errors import BadInput, BadModel, BadRecipe, EdgeKitError, MissingExtra
 from edgekit.recipe import ExportRecipe
 

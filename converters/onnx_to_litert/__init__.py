@@ -32,8 +32,8 @@ def to_litert(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> Conv
     """
     start = time.perf_counter()
     graph_model = _import(model)
-    run_passes(graph_model, LITERT_PASSES)
     try:
+        run_passes(graph_model, LITERT_PASSES)
         lowered = lower(graph_model, recipe)
     except InternalError as error:
         complaint = complaint_of_checker(model.data)

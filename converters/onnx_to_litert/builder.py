@@ -160,7 +160,10 @@ class Builder:
         if x.shape == shape and (is_static(shape) or ANONYMOUS not in shape):
             return x
         if x.data is not None:
-            return self.const(x.data.reshape(shape), x.name)
+            flat = self.const(x.data.reshape(shape), x.name)
+            if x.stored is not None:
+                flat = Tensor(x.name, x.dtype, shape, flat.data, stored=x.stored.reshaped(shape))
+            return flat
         unknown = [dim for dim in shape if dim < 0]
         if len(unknown) <= 1:
             target = self.const(np.array([max(dim, -1) for dim in shape], np.int32))
@@ -187,6 +190,8 @@ class Builder:
         if perm == tuple(range(len(perm))):
             return x
         shape = tuple(x.shape[axis] for axis in perm)
+        if x.data is not None and x.stored is not None:
+            return Tensor(x.name, x.dtype, shape, x.data.transpose(perm), stored=x.stored.transposed(perm))
         if x.data is not None:
             return self.const(np.ascontiguousarray(x.data.transpose(perm)), x.name)
         key = (id(x), perm)

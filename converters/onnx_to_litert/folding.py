@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["constant_value", "fold"]
 
 #: different at every run, or not a function of the inputs alone
+_LOWERED_ALWAYS = frozenset({"DequantizeLinear"})  # the lowering remembers what the constant was stored as
 _NOT_PURE = frozenset({
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
 })  # fmt: skip
@@ -42,7 +43,7 @@ def fold(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> list[Arra
     from onnx.reference import ReferenceEvaluator
 
     has_body = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
-    if node.op_type in _NOT_PURE or has_body:
+    if node.op_type in _NOT_PURE | _LOWERED_ALWAYS or has_body:
         return None
     feeds = {f"in{index}": data for index, data in enumerate(inputs) if data is not None}
     try:

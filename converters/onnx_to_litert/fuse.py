@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static
+from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
 
 __all__ = ["FUSIONS", "absorb_flatten_order", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
 
@@ -132,7 +133,7 @@ def _producers(graph: Graph) -> dict[int, Op]:
 
 
 #: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
-FUSIONS = (drop_dead_ops, absorb_flatten_order, fuse_bias, fuse_activations)
+FUSIONS = (drop_dead_ops, absorb_flatten_order, fuse_bias, fuse_activations, fuse_quantized, drop_dead_ops)
 
 
 def fuse(graph: Graph) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 
 from edgekit.artifacts import Array
 
-__all__ = ["ANONYMOUS", "DTYPES", "FIRST_SYMBOL", "Graph", "Op", "Quantization", "Shape", "Tensor", "is_static"]
+__all__ = ["ANONYMOUS", "DTYPES", "FIRST_SYMBOL", "Graph", "Op", "Quantization", "Shape", "StoredConstant", "Tensor",
+           "is_static"]
 
 Shape = tuple[int, ...]
 ANONYMOUS = -1
@@ -40,12 +41,40 @@ class Quantization:
     axis: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredConstant:
+    """The integers that a float constant was dequantized from, in the same shape and order of axes."""
+
+    data: Array
+    quantization: Quantization
+
+    def transposed(self, perm: Shape) -> StoredConstant:
+        """Axis j of the result is axis ``perm[j]`` of this one."""
+        old = self.quantization
+        axis = perm.index(old.axis) if old.scales.size > 1 else old.axis
+        return StoredConstant(
+            np.ascontiguousarray(self.data.transpose(perm)), Quantization(old.scales, old.zero_points, axis)
+        )
+
+    def reshaped(self, shape: Shape) -> StoredConstant | None:
+        """The same in another shape; None if that tears the quantized axis apart."""
+        old = self.quantization
+        axis = old.axis
+        if old.scales.size > 1:
+            before = int(np.prod(self.data.shape[:axis]))
+            places = [at for at in range(len(shape)) if int(np.prod(shape[:at])) == before]
+            axis = next((at for at in places if shape[at] == old.scales.size), -1)
+        if axis < 0:
+            return None
+        return StoredConstant(self.data.reshape(shape), Quantization(old.scales, old.zero_points, axis))
+
+
 @dataclass(slots=True, eq=False)
 class Tensor:
     """A value of the LiteRT graph; ``data`` makes it a constant.
 
     ``elements``: what is known of the values of an integer vector or scalar (a shape, usually), flattened; each one an
-    int >= 0 or a symbol as in ``shape``. None when nothing is known.
+    int >= 0 or a symbol as in ``shape``. None when nothing is known. ``stored``: where a float constant came from.
     """
 
     name: str
@@ -54,6 +83,7 @@ class Tensor:
     data: Array | None = None
     elements: Shape | None = None
     quantization: Quantization | None = None
+    stored: StoredConstant | None = None
 
     @property
     def rank(self) -> int:

@@ -250,7 +250,8 @@ def _dtype(value: ir.Value) -> np.dtype[np.generic]:
         raise BadModel(f"The input '{value.name}' has no element type.")
     dtype = np.dtype(value.dtype.numpy())
     if dtype.name not in DTYPES:
-        raise BadModel(f"LiteRT takes no {dtype.name}, as the input '{value.name}' is.", f"Known: {', '.join(sorted(DTYPES))}")
+        known = ", ".join(sorted(DTYPES))
+        raise BadModel(f"LiteRT takes no {dtype.name}, as the input '{value.name}' is.", f"Known: {known}.")
     return dtype
 
 

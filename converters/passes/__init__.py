@@ -14,6 +14,7 @@ from edgekit.converters.passes.fold_pad import fold_pad
 from edgekit.converters.passes.fuse_gelu import fuse_gelu
 from edgekit.converters.passes.fuse_hard_swish import fuse_hard_swish
 from edgekit.converters.passes.inline_functions import inline_functions
+from edgekit.errors import InternalError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,9 +38,15 @@ LITERT_PASSES: tuple[Pass, ...] = (
 
 
 def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[ir.Model, bool]:
-    """``model`` after ``passes`` in order, and whether any of them changed it."""
+    """``model`` after ``passes`` in order, and whether any of them changed it.
+
+    Raises InternalError, naming the pass, when one breaks down: on a graph that is malformed, or by our fault.
+    """
     modified = False
     for rewrite in passes:
-        model, changed = rewrite(model)
+        try:
+            model, changed = rewrite(model)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise InternalError(f"The pass '{rewrite.__name__}' failed: {type(error).__name__}: {error}.") from error
         modified = modified or changed
     return model, modified

@@ -88,12 +88,12 @@ def _affine(node: ir.Node, source: ir.Value, channels: int, rank: int) -> tuple[
     """(factor, shift) per channel, float64, that ``node`` applies to ``source``; None if it is something else."""
     ones, zeros = np.ones(channels), np.zeros(channels)
     if node.op_type == "BatchNormalization":
-        parameters = [const_of(value) for value in node.inputs[1:5]]
-        if node.inputs[0] is not source or any(data is None for data in parameters) or len(node.outputs) > 1:
+        found = [const_of(value) for value in node.inputs[1:5]]
+        parameters = [data.astype(np.float64) for data in found if data is not None and data.shape == (channels,)]
+        trains = node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1
+        if node.inputs[0] is not source or len(parameters) != 4 or trains:
             return None
-        if node.attributes.get_int("training_mode", 0):
-            return None
-        scale, bias, mean, variance = (data.astype(np.float64) for data in parameters if data is not None)
+        scale, bias, mean, variance = parameters
         factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         return factor, bias - mean * factor
     at = 0 if node.inputs[0] is source else 1

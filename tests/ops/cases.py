@@ -309,4 +309,15 @@ RESIZE = [
     Case("Upsample", [(1, 3, 5, 6), floats(1, 1, 2, 2)], {"mode": "linear"}, opset=9),
 ]
 
-CASES = [*CONV, *POOL, *UNARY, *ACTIVATION, *BINARY, *REDUCE, *MATMUL, *SHAPE, *SLICING, *RESIZE]
+_SCALE, _SCALES = np.float32(0.02), floats(0.02, 0.05, 0.1)
+QUANTIZE = [
+    Case("QuantizeLinear", [(2, 3, 5), _SCALE, np.int8(3)], high=3),
+    Case("QuantizeLinear", [(2, 3, 5), _SCALE, np.uint8(100)], high=5),
+    Case("QuantizeLinear", [(2, 3, 5), _SCALE], low=0, high=5),
+    Case("DequantizeLinear", [(2, 3, 5), _SCALE, np.int8(3)], dtype="int8", low=-128, high=127),
+    Case("DequantizeLinear", [(2, 3, 5), _SCALE, np.uint8(3)], dtype="uint8", low=0, high=255),
+    Case("DequantizeLinear", [(2, 3, 5), _SCALES, np.array([1, 2, 3], np.int8)], dtype="int8", low=-9, high=9),
+    Case("DequantizeLinear", [(2, 5, 3), _SCALES], {"axis": 2}, dtype="int32", low=-9, high=9),
+]
+
+CASES = [*CONV, *POOL, *UNARY, *ACTIVATION, *BINARY, *REDUCE, *MATMUL, *SHAPE, *SLICING, *RESIZE, *QUANTIZE]

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.node import Node
 from edgekit.converters.onnx_to_litert.ops import activation as act
-from edgekit.converters.onnx_to_litert.ops import conv, elementwise, matmul, norm, pool, reduce, resize, shape, slicing
+from edgekit.converters.onnx_to_litert.ops import (
+    conv,
+    elementwise,
+    matmul,
+    norm,
+    pool,
+    quantize,
+    reduce,
+    resize,
+    shape,
+    slicing,
+)
 from edgekit.converters.onnx_to_litert.view import View
 
 __all__ = ["LOWERINGS", "Lowering"]
@@ -30,6 +41,9 @@ LOWERINGS: dict[str, Lowering] = {
     "Upsample": resize.resize,
     "DepthToSpace": slicing.depth_to_space,
     "SpaceToDepth": slicing.space_to_depth,
+    # quantization
+    "DequantizeLinear": quantize.dequantize,
+    "QuantizeLinear": quantize.quantize,
     # matrices
     "Gemm": matmul.gemm,
     "MatMul": matmul.matmul,

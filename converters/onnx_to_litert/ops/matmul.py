@@ -25,7 +25,7 @@ def gemm(b: Builder, node: Node) -> View:
     if data is not None:
         bias = None if c is None else c.const
         fits = bias is not None and (bias.size == 1 or bias.shape[-1] == bias.size)
-        kernel = b.const(np.ascontiguousarray(data) if alpha == 1 else (data * np.float32(alpha)), weights.tensor.name)
+        kernel = store(b, weights) if alpha == 1 else b.const(data * np.float32(alpha), weights.tensor.name)
         flat = None
         if fits and bias is not None:
             flat = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (data.shape[0],)).astype(np.float32)
@@ -67,7 +67,7 @@ def matmul(b: Builder, node: Node) -> View:
             return View.of(b.emit("BATCH_MATMUL", [x.tensor, kernel], shape, x.dtype, adjX=True))
         # all axes but the last may lie in any order
         order = x.order if x.order[-1] == x.rank - 1 else (*(a for a in x.order if a != x.rank - 1), x.rank - 1)
-        kernel = b.const(np.ascontiguousarray(data.T), y.tensor.name)
+        kernel = b.transpose(store(b, y), (1, 0))
         return View(fully_connected(b, store(b, x, order), kernel), order)
     if _heads_merge(node):
         # (x y)' = y' x': the result is stored as (batch, heads, depth, rows), whose heads and depth merge in place
