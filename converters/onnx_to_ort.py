@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["to_ort"]
 
 Format = Literal["onnx", "ort"]
+_FIRST_IR_WITH_CONSTANT_WEIGHTS = 4
 
 
 def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_format: Format = "onnx") -> Conversion:
@@ -47,6 +48,7 @@ def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_forma
     if recipe.io_layout == "nhwc":
         raise BadRecipe("ONNX Runtime keeps the layout of the ONNX graph.", "Use io_layout 'auto' or 'onnx' for it.")
     source = parse_onnx(model.data)
+    _make_weights_constant(source)
     fix_shapes(source, recipe.shapes)
     portable = _portable(source)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
@@ -64,6 +66,18 @@ def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_forma
         op_counts=dict(Counter(node.op_type for node in optimised.graph.node).most_common()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _make_weights_constant(proto: onnx.ModelProto) -> None:
+    """Take weights off the list of inputs, where they stand in old files as values that a caller may replace.
+
+    Fusions would keep them from being weights, and leave inputs behind that a caller then has to give.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    proto.ir_version = max(proto.ir_version, _FIRST_IR_WITH_CONSTANT_WEIGHTS)
 
 
 def _portable(proto: onnx.ModelProto) -> onnx.ModelProto:

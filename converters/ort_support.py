@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["unsupported_nodes"]
 
 _CPU = "CPUExecutionProvider"
+_BUILT_IN = ("Constant",)  # the engine makes these into weights while it reads the file
 _Kernels = dict[tuple[str, str], list[tuple[int, int]]]
 
 
@@ -56,6 +57,8 @@ def _reason(node: onnx.NodeProto, kernels: _Kernels, opsets: dict[str, int]) -> 
     import onnx
 
     domain = _standard(node.domain)
+    if domain == "" and node.op_type in _BUILT_IN:
+        return ""
     if domain != "" and (domain, node.op_type) not in kernels:
         return f"the domain '{node.domain}' has no such op here"
     if domain not in ("", "ai.onnx.ml"):

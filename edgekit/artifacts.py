@@ -33,6 +33,7 @@ __all__ = [
     "OrtModel",
     "OutputError",
     "Prediction",
+    "Signature",
     "TensorSpec",
     "VerifyReport",
 ]
@@ -63,12 +64,21 @@ class OnnxModel(msgspec.Struct, frozen=True):
     outputs: tuple[TensorSpec, ...]
 
 
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry point of a .tflite file, over the names of the ONNX graph that it was made from."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class LiteRTModel(msgspec.Struct, frozen=True):
-    """A .tflite flatbuffer with one signature, ``serving_default``, over the same names as the ONNX graph."""
+    """A .tflite flatbuffer. ``inputs`` and ``outputs`` are those of the first of its ``signatures``."""
 
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    signatures: tuple[Signature, ...] = ()
 
 
 class OrtModel(msgspec.Struct, frozen=True):
@@ -102,6 +112,8 @@ class Conversion(msgspec.Struct, frozen=True):
 class OutputError(msgspec.Struct, frozen=True):
     """The difference of one output to the reference; ``output_range`` is max - min of the reference.
 
+    ``allowed_abs_diff`` is what the tolerance and float32 rounding come to; 0 for integers.
+
     ``problem`` says what cannot be put as a difference (another shape, another kind of dtype, NaN in one of the two);
     ``max_abs_diff`` is infinite then.
     """
@@ -111,6 +123,7 @@ class OutputError(msgspec.Struct, frozen=True):
     output_range: float
     passed: bool
     problem: str = ""
+    allowed_abs_diff: float = 0.0
 
 
 class VerifyReport(msgspec.Struct, frozen=True):

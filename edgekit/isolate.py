@@ -26,6 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
 from edgekit.errors import BadModel, EdgeKitError, InternalError
@@ -226,6 +227,9 @@ def _prepare(timeout_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, timeout_s + 5)
+    # When memory runs out, the kernel shall end this process and not the parent or a bystander.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _reply(request: IO[bytes], out: IO[bytes]) -> None:

@@ -40,7 +40,8 @@ def check_recipe(model: OnnxModel, recipe: BuildRecipe) -> None:
         shown = ", ".join(f"'{spec.name}' {spec.dtype} {list(spec.shape)}" for spec in model.inputs)
         raise BadRecipe(
             f"Preprocessing for {recipe.preprocess.colour} images was given and the network takes {shown}.",
-            "It fits a single float32 input of shape N, C, H, W with as many channels as there are colours.",
+            "It fits a single float input of shape 1, C, H, W with as many channels as there are colours (or a uint8 "
+            "one, with mean 0 and deviation 1).",
         )
 
 
@@ -49,8 +50,10 @@ def _takes_an_image(model: OnnxModel, recipe: BuildRecipe) -> bool:
         return False
     (spec,) = model.inputs
     channels = len(recipe.preprocess.mean)
+    plain = set(recipe.preprocess.mean) == {0.0} and set(recipe.preprocess.std) == {1.0}
     shape = recipe.convert.shapes.get(spec.name, spec.shape)
-    return spec.dtype == "float32" and len(shape) == 4 and shape[1] == channels
+    fits = len(shape) == 4 and shape[0] in (-1, 1) and shape[1] in (-1, channels)
+    return fits and (spec.dtype in ("float32", "float16") or (spec.dtype == "uint8" and plain))
 
 
 def make_manifest(

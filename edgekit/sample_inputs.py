@@ -15,9 +15,8 @@ __all__ = ["candidate_shapes", "random_inputs"]
 Shapes = dict[str, tuple[int, ...]]
 
 _HINTS = "edgekit.example_shapes"
-#: sizes to try for an unknown height and width: the smallest that most networks take, then the customary one
-_SIDES = (64, 224)
-_LENGTH = 16
+#: (side of an image, other length) to try for unknown sizes: small ones that most networks take, then customary ones
+_GUESSES = ((64, 16), (224, 512))
 _SMALL = 3  # below the length of nearly every axis that an integer input could index
 
 
@@ -25,19 +24,20 @@ def candidate_shapes(model: OnnxModel, fixed: Mapping[str, tuple[int, ...]]) -> 
     """Shapes for the inputs of ``model``, the likeliest first; try the next when the network refuses one.
 
     A dimension takes the size of ``fixed``, else the model's own, else that of the example which the exporter recorded,
-    else a guess: 1 for a batch, 64 or 224 for a side of an image, 16 elsewhere. Axes that share a symbol share a size.
-    Raises UnknownName, BadRecipe for ``fixed`` shapes that do not fit.
+    else a guess: 1 for a batch, 64 or 224 for a side of an image, 16 or 512 elsewhere. Axes that share a symbol share a
+    size. Raises UnknownName, BadRecipe for ``fixed`` shapes that do not fit.
     """
     symbols, hints = _symbols_and_hints(model)
-    names = [spec.name for spec in model.inputs]
-    for name in fixed:
-        if name not in names:
-            raise UnknownName.of("input", name, names)
+    _check_fixed(model.inputs, fixed)
+    known: dict[str, int] = {}
+    for name, shape in [*fixed.items(), *hints.items()]:
+        for symbol, size in zip(symbols.get(name, ()), shape, strict=False):
+            known.setdefault(symbol, size)
     seen: list[Shapes] = []
-    for side in _SIDES:
-        taken: dict[str, int] = {}
+    for guess in _GUESSES:
+        sizes = dict(known)
         shapes = {
-            spec.name: _shape(spec, symbols.get(spec.name, ()), fixed.get(spec.name), hints.get(spec.name), side, taken)
+            spec.name: fixed.get(spec.name) or _shape(spec, symbols[spec.name], hints.get(spec.name, ()), guess, sizes)
             for spec in model.inputs
         }
         if shapes not in seen:
@@ -45,38 +45,35 @@ def candidate_shapes(model: OnnxModel, fixed: Mapping[str, tuple[int, ...]]) -> 
             yield shapes
 
 
+def _check_fixed(specs: Sequence[TensorSpec], fixed: Mapping[str, tuple[int, ...]]) -> None:
+    known = {spec.name: spec.shape for spec in specs}
+    for name, shape in fixed.items():
+        if name not in known:
+            raise UnknownName.of("input", name, known)
+        have = known[name]
+        if len(have) != len(shape) or any(a not in (-1, b) for a, b in zip(have, shape, strict=True)):
+            raise BadRecipe(f"The shape {list(shape)} does not fit the input '{name}' {list(have)}.")
+
+
 def _shape(
-    spec: TensorSpec,
-    symbols: Sequence[str],
-    fixed: Sequence[int] | None,
-    hint: Sequence[int] | None,
-    side: int,
-    taken: dict[str, int],
+    spec: TensorSpec, symbols: Sequence[str], hint: Sequence[int], guess: tuple[int, int], sizes: dict[str, int]
 ) -> tuple[int, ...]:
-    """``taken`` remembers the size of each symbol across inputs."""
-    if fixed is not None:
-        fits = len(fixed) == len(spec.shape) and all(
-            have in (-1, want) for have, want in zip(spec.shape, fixed, strict=True))
-        if not fits:
-            raise BadRecipe(f"The shape {list(fixed)} does not fit the input '{spec.name}' {list(spec.shape)}.")
-    wanted = fixed or (hint if hint and len(hint) == len(spec.shape) else None)
+    """``sizes`` holds the size of each symbol; a guess is added to it."""
     result = []
     for axis, dim in enumerate(spec.shape):
-        symbol = symbols[axis] if axis < len(symbols) else ""
         size = dim
-        if dim < 0:
-            size = taken.get(symbol, 0) if symbol else 0
-            size = size or (wanted[axis] if wanted else _guess(len(spec.shape), axis, side))
-        if symbol:
-            taken[symbol] = size
+        if dim < 0 and symbols[axis]:
+            size = sizes.setdefault(symbols[axis], _guess(len(spec.shape), axis, *guess))
+        elif dim < 0:
+            size = hint[axis] if len(hint) == len(spec.shape) else _guess(len(spec.shape), axis, *guess)
         result.append(size)
     return tuple(result)
 
 
-def _guess(rank: int, axis: int, side: int) -> int:
+def _guess(rank: int, axis: int, side: int, length: int) -> int:
     if axis == 0:
         return 1
-    return side if rank == 4 and axis >= 2 else _LENGTH
+    return side if rank == 4 and axis >= 2 else length
 
 
 def _symbols_and_hints(model: OnnxModel) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:

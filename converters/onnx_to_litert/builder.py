@@ -6,6 +6,7 @@ unknown dimension is written.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
@@ -22,18 +23,24 @@ _SHARE_BYTES = 4096
 
 
 class Builder:
-    """Adds ops to ``graph``. ``source`` is the name of the ONNX node being lowered."""
+    """Adds ops to ``graph``. ``source`` is the name of the ONNX node being lowered.
 
-    def __init__(self, graph: Graph) -> None:
+    With ``outer``, ``graph`` is a subgraph of that builder's graph: its tensors may be used, and become inputs of the
+    subgraph when it is closed (``subgraphs``); unknown dimensions and constants are those of ``outer``.
+    """
+
+    def __init__(self, graph: Graph, outer: Builder | None = None) -> None:
         self.graph = graph
-        self.source = ""
-        self._constants: dict[Hashable, Tensor] = {}
-        self._derived: dict[Hashable, int] = {}
-        self._next_symbol = FIRST_SYMBOL
+        self.outer = outer
+        self.source = outer.source if outer else ""
+        self._constants: dict[Hashable, Tensor] = outer._constants if outer else {}
+        self._derived: dict[Hashable, int] = outer._derived if outer else {}
+        self._symbols = outer._symbols if outer else itertools.count(FIRST_SYMBOL, -1)
         self._symbol_sources: dict[int, tuple[Tensor, int]] = {}
         self._symbol_tensors: dict[int, Tensor] = {}
         self._shapes: dict[int, Tensor] = {}
         self._transposed: dict[tuple[int, Shape], Tensor] = {}
+        self._reshaped: dict[int, Tensor] = {}
 
     # -- unknown dimensions ------------------------------------------------------------------------------------------
 
@@ -41,7 +48,7 @@ class Builder:
         """A symbol for an unknown dimension; equal keys give the same one (None: always a new one)."""
         if key is not None and key in self._derived:
             return self._derived[key]
-        symbol, self._next_symbol = self._next_symbol, self._next_symbol - 1
+        symbol = next(self._symbols)
         if key is not None:
             self._derived[key] = symbol
         return symbol
@@ -55,7 +62,12 @@ class Builder:
 
     def can_read(self, dim: int) -> bool:
         """Whether ``dim`` is known, or can be read off a tensor at run time."""
-        return dim >= 0 or dim in self._symbol_sources
+        return dim >= 0 or self._symbol_source(dim) is not None
+
+    def _symbol_source(self, symbol: int) -> tuple[Tensor, int] | None:
+        """The tensor, and its axis, that has the unknown dimension: one of this graph before one from outside."""
+        found = self._symbol_sources.get(symbol)
+        return found if found or not self.outer else self.outer._symbol_source(symbol)
 
     def shape_of(self, tensor: Tensor) -> Tensor:
         """The storage shape of ``tensor`` as an int32 vector: a constant, or a SHAPE op."""
@@ -88,10 +100,11 @@ class Builder:
         return out
 
     def _dim(self, symbol: int) -> Tensor:
-        if symbol not in self._symbol_sources:
+        source = self._symbol_source(symbol)
+        if source is None:
             raise InternalError(f"No tensor carries the unknown dimension {symbol} ('{self.source}').")
         if symbol not in self._symbol_tensors:
-            tensor, axis = self._symbol_sources[symbol]
+            tensor, axis = source
             self._symbol_tensors[symbol] = self.strided_slice(self.shape_of(tensor), [axis], [axis + 1], [1])
         return self._symbol_tensors[symbol]
 
@@ -164,6 +177,8 @@ class Builder:
             if x.stored is not None:
                 flat = Tensor(x.name, x.dtype, shape, flat.data, stored=x.stored.reshaped(shape))
             return flat
+        if id(x) in self._reshaped:  # a chain of reshapes is one
+            return self.reshape(self._reshaped[id(x)], shape)
         unknown = [dim for dim in shape if dim < 0]
         if len(unknown) <= 1:
             target = self.const(np.array([max(dim, -1) for dim in shape], np.int32))
@@ -172,7 +187,9 @@ class Builder:
             if len(hidden) > 1:
                 raise InternalError(f"A reshape to {shape} has {len(hidden)} unknown dimensions ('{self.source}').")
             target = self._dims_with_one_free(shape, hidden)
-        return self.emit("RESHAPE", [x, target], shape, x.dtype)
+        out = self.emit("RESHAPE", [x, target], shape, x.dtype)
+        self._reshaped[id(out)] = x
+        return out
 
     def _dims_with_one_free(self, shape: Shape, hidden: list[int]) -> Tensor:
         if not hidden:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static
+from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
 
 __all__ = ["FUSIONS", "absorb_flatten_order", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
@@ -137,6 +137,6 @@ FUSIONS = (drop_dead_ops, absorb_flatten_order, fuse_bias, fuse_activations, fus
 
 
 def fuse(graph: Graph) -> bool:
-    """Run the fusions on ``graph``; whether anything changed."""
-    changes = [fusion(graph) for fusion in FUSIONS]
+    """Run the fusions on ``graph`` and the subgraphs that its ops run; whether anything changed."""
+    changes = [fusion(part) for part in walk([graph]) for fusion in FUSIONS]
     return sum(changes) > 0

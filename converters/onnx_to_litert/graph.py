@@ -6,6 +6,7 @@ A dimension is an int >= 0, or negative when it is known only at run time. Two e
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,15 +105,23 @@ class Op:
     options: dict[str, object] = field(default_factory=dict)
     source: str = ""
 
+    def subgraphs(self) -> list[Graph]:
+        """The graphs that the op runs: the branches of IF, the condition and body of WHILE."""
+        return [value for value in self.options.values() if isinstance(value, Graph)]
+
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """A subgraph: the ops are in an order in which they can run."""
+    """A subgraph: the ops are in an order in which they can run.
+
+    ``sizes``: the number to write into the file for a symbol; the runtime resizes before it matters.
+    """
 
     name: str
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
 
     def consumers(self) -> dict[int, list[Op]]:
         """id(tensor) -> the ops that read it, each as often as it does."""
@@ -122,3 +131,15 @@ class Graph:
                 if tensor is not None:
                     readers.setdefault(id(tensor), []).append(op)
         return readers
+
+
+def walk(graphs: Iterable[Graph]) -> Iterator[Graph]:
+    """The graphs and those that their ops run, at any depth, each once."""
+    seen: set[int] = set()
+    front = list(graphs)
+    while front:
+        graph = front.pop(0)
+        if id(graph) not in seen:
+            seen.add(id(graph))
+            yield graph
+            front.extend(inner for op in graph.ops for inner in op.subgraphs())

@@ -5,7 +5,8 @@ Nodes that cannot be lowered do not stop the walk: what depends on them is skipp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ from edgekit.artifacts import Layout, NodeLowering, TensorSpec
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.elements import follow
 from edgekit.converters.onnx_to_litert.folding import constant_value, fold
-from edgekit.converters.onnx_to_litert.graph import DTYPES, Graph, Shape, Tensor
+from edgekit.converters.onnx_to_litert.graph import DTYPES, Graph, Shape, Tensor, walk
 from edgekit.converters.onnx_to_litert.io_layout import input_layout, output_layout
-from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.node import BodyRefused, Node, Refused
 from edgekit.converters.onnx_to_litert.ops import LOWERINGS
 from edgekit.converters.onnx_to_litert.view import NHWC, View, identity, store
 from edgekit.converters.source_lines import line_of
@@ -76,19 +77,24 @@ def lower(model: ir.Model, recipe: ConvertRecipe) -> Lowered:
 
     Raises UnsupportedOps with every node that LiteRT cannot express, BadRecipe for shapes that do not fit the inputs.
     """
-    return _Lowering(model, recipe).run()
+    return _Lowering(model, recipe, Builder(Graph("main"))).run()
 
 
 class _Lowering:
-    def __init__(self, model: ir.Model, recipe: ConvertRecipe) -> None:
+    """One graph being lowered into ``builder``; with ``outer``, the body of one of that graph's nodes."""
+
+    def __init__(
+        self, model: ir.Model, recipe: ConvertRecipe, builder: Builder, outer: _Lowering | None = None
+    ) -> None:
         self.model = model
         self.recipe = recipe
-        self.graph = Graph("main")
-        self.builder = Builder(self.graph)
+        self.builder = builder
+        self.graph = builder.graph
+        self.outer = outer
         self.views: dict[ir.Value, View] = {}
-        self.refusals: list[_Refusal] = []
-        self.nodes: list[NodeLowering] = []
-        self.named: set[int] = set()
+        self.refusals: list[_Refusal] = outer.refusals if outer else []
+        self.nodes: list[NodeLowering] = outer.nodes if outer else []
+        self.named: set[int] = outer.named if outer else set()
 
     def run(self) -> Lowered:
         inputs = [self._input(value) for value in self._real_inputs()]
@@ -98,6 +104,21 @@ class _Lowering:
             raise _unsupported(self.refusals)
         outputs = [self._output(value) for value in self.model.graph.outputs]
         return Lowered(self.graph, tuple(inputs), tuple(outputs), tuple(self.nodes))
+
+    def body(self, builder: Builder, graph: ir.Graph, inputs: Sequence[View]) -> list[View]:
+        """The outputs of ``graph``, the body of one of this graph's nodes, lowered into ``builder``.
+
+        Raises BodyRefused when one of its nodes was refused.
+        """
+        inner = _Lowering(self.model, self.recipe, builder, self)
+        inner.views.update(zip(graph.inputs, inputs, strict=True))
+        for node in graph:
+            inner._node(node)
+        outputs = [inner._view(value) for value in graph.outputs]
+        made = [view for view in outputs if view is not None]
+        if len(made) < len(outputs):
+            raise BodyRefused
+        return made
 
     # -- interface ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +185,8 @@ class _Lowering:
         if value not in self.views and value.const_value is not None:
             data = value.const_value.numpy()
             self.views[value] = View.of(Tensor(value.name or "const", data.dtype, data.shape, data))
-        return self.views.get(value)
+        view = self.views.get(value)
+        return view if view is not None or self.outer is None else self.outer._view(value)
 
     def _node(self, node: ir.Node) -> None:
         opset = self.model.opset_imports.get(node.domain, self.model.opset_imports.get("", 0))
@@ -183,7 +205,9 @@ class _Lowering:
         try:
             if self._folded(node, views, opset):
                 return
-            made = LOWERINGS[node.op_type](self.builder, Node(node, views, opset))
+            made = LOWERINGS[node.op_type](self.builder, Node(node, views, opset, self.body))
+        except BodyRefused:
+            return  # by nodes that are on the list already
         except Refused as refusal:
             self._refuse(node, refusal.reason, refusal.remedy)
             return
@@ -204,7 +228,9 @@ class _Lowering:
             if id(tensor) in fresh and id(tensor) not in self.named and value.name:
                 tensor.name = value.name
                 self.named.add(id(tensor))
-        kinds = tuple(op.kind for op in self.graph.ops[start:])
+        made_ops = self.graph.ops[start:]
+        inside = (op for graph in walk(inner for op in made_ops for inner in op.subgraphs()) for op in graph.ops)
+        kinds = tuple(op.kind for op in (*made_ops, *inside))
         self.nodes.append(NodeLowering(node.name or "", node.op_type, kinds, line_of(node.metadata_props)))
 
     def _folded(self, node: ir.Node, views: list[View | None], opset: int) -> bool:
@@ -259,9 +285,7 @@ def _spec(tensor: Tensor, layout: Layout) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.dtype.name, tuple(max(dim, -1) for dim in tensor.shape), layout)
 
 
-def counts(graph: Graph) -> Mapping[str, int]:
-    """How many ops of each kind the graph holds, most frequent first."""
-    found: dict[str, int] = {}
-    for op in graph.ops:
-        found[op.kind] = found.get(op.kind, 0) + 1
+def counts(graphs: Iterable[Graph]) -> Mapping[str, int]:
+    """How many ops of each kind the graphs and their subgraphs hold, most frequent first."""
+    found = Counter(op.kind for graph in walk(graphs) for op in graph.ops)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekit.artifacts import Array
+from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import DTYPES, is_static
 from edgekit.converters.onnx_to_litert.view import View
+from edgekit.errors import InternalError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Node", "Refused"]
+    LowerBody = Callable[[Builder, ir.Graph, Sequence[View]], list[View]]
+
+__all__ = ["BodyRefused", "Node", "Refused"]
 
 
 class Refused(Exception):
@@ -27,13 +31,21 @@ class Refused(Exception):
         self.remedy = remedy
 
 
+class BodyRefused(Exception):
+    """A node inside the body of this node was refused, and is on the list."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """``inputs`` are the values read (None: left out); ``opset`` is the version of the node's domain."""
+    """``inputs`` are the values read (None: left out); ``opset`` is the version of the node's domain.
+
+    ``lower_body`` lowers a graph attribute into a builder: (builder, graph, views of its inputs) -> views of its outputs.
+    """
 
     ir: ir.Node
     inputs: Sequence[View | None]
     opset: int
+    lower_body: LowerBody | None = None
 
     @property
     def op_type(self) -> str:
@@ -89,6 +101,16 @@ class Node:
         if not is_static(shape):
             raise Refused("it needs a fixed shape here", "Fix the input's shape with --shape.")
         return shape
+
+    def graph(self, name: str) -> ir.Graph:
+        """A graph attribute."""
+        return self.ir.attributes[name].as_graph()
+
+    def body(self, b: Builder, name: str, inputs: Sequence[View]) -> list[View]:
+        """The outputs of the graph attribute ``name`` for ``inputs``, lowered into ``b``."""
+        if self.lower_body is None:
+            raise InternalError(f"The body '{name}' of {self.op_type} is lowered outside of a graph.")
+        return self.lower_body(b, self.graph(name), inputs)
 
     def has(self, name: str) -> bool:
         """Whether the attribute is set."""

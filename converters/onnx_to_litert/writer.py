@@ -6,6 +6,7 @@ Weights go in as numpy arrays (bytes and lists cost about a second a megabyte) a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ _SCHEMA_VERSION = 3
 _MAX_BYTES = 2**31 - 2**20
 #: the size written for a dynamic dimension of which nothing better is known
 _PLACEHOLDER = 1
-#: constants up to this size are shared when their content is equal, larger ones when they are the same array
+#: constants up to this size are compared by content even within one subgraph
 _SHARE_BYTES = 4096
 _TENSOR_TYPES = {
     "float32": "FLOAT32", "float16": "FLOAT16", "float64": "FLOAT64", "int8": "INT8", "uint8": "UINT8",
@@ -34,14 +35,14 @@ _TENSOR_TYPES = {
 }  # fmt: skip
 
 
-def write(signatures: Mapping[str, Graph], hints: Mapping[int, int] | None = None) -> bytes:
+def write(signatures: Mapping[str, Graph]) -> bytes:
     """The .tflite bytes with one subgraph for each signature, and those that their ops refer to behind them.
 
-    ``hints``: symbol -> the size to write for that dynamic dimension. Raises BadModel above 2 GiB.
+    Raises BadModel above 2 GiB.
     """
     import flatbuffers
 
-    writer = _ModelWriter(hints or {})
+    writer = _ModelWriter()
     model = writer.model(signatures)
     if writer.constant_bytes > _MAX_BYTES:
         raise BadModel(f"The weights take {writer.constant_bytes} bytes; a .tflite file holds at most 2 GiB.")
@@ -53,8 +54,7 @@ def write(signatures: Mapping[str, Graph], hints: Mapping[int, int] | None = Non
 class _ModelWriter:
     """What all subgraphs share: buffers, operator codes, the list of subgraphs."""
 
-    def __init__(self, hints: Mapping[int, int]) -> None:
-        self.hints = hints
+    def __init__(self) -> None:
         self.schema = schema()
         self.constant_bytes = 0
         self.op_count = 0
@@ -90,7 +90,7 @@ class _ModelWriter:
         """The buffer with ``data``; equal constants are written once."""
         if data.nbytes == 0:
             return 0
-        key: object = (id(data), data.shape) if data.nbytes > _SHARE_BYTES else (data.dtype.str, data.tobytes())
+        key: object = (data.dtype.str, data.tobytes()) if data.nbytes <= _SHARE_BYTES else self._large_key(data)
         if key not in self._by_content:
             little = np.ascontiguousarray(data)
             little = little.astype(little.dtype.newbyteorder("<"), copy=False)
@@ -100,6 +100,12 @@ class _ModelWriter:
             self._buffers.append(buffer)
             self.constant_bytes += data.nbytes + _ALIGNMENT + 64
         return self._by_content[key]
+
+    def _large_key(self, data: Array) -> object:
+        """Within one subgraph the array itself; several subgraphs hold copies, which only their content tells."""
+        if len(self._graphs) == 1:
+            return id(data)
+        return hashlib.sha256(np.ascontiguousarray(data).view(np.uint8)).digest()
 
     def opcode(self, kind: str, version: int) -> int:
         """The index of an operator code."""
@@ -177,7 +183,7 @@ class _SubgraphWriter:
         return table
 
     def _size(self, dim: int) -> int:
-        return dim if dim >= 0 else self.model.hints.get(dim, _PLACEHOLDER)
+        return dim if dim >= 0 else self.graph.sizes.get(dim, _PLACEHOLDER)
 
     def _operator(self, op: Op) -> Any:
         s = self.model.schema

@@ -18,29 +18,33 @@ def fold_pad(model: ir.Model) -> tuple[ir.Model, bool]:
     before: t = Pad(x, [0, 0, 1, 1, 0, 0, 1, 1]); y = Conv(t, w, pads=[0, 0, 0, 0])
     after:  y = Conv(x, w, pads=[1, 1, 1, 1])
     """
-    import onnx_ir as ir
-
     modified = False
     for conv in list(model.graph):
         if conv.op_type != "Conv" or conv.domain != "":
             continue
-        pad = producer(conv.inputs[0], "Pad")
-        if pad is None or conv.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            continue
-        amounts = _spatial_zero_pads(pad)
-        if amounts is None:
-            continue
-        count = len(amounts)
-        own = conv.attributes.get_ints("pads", (0,) * count)
-        if len(own) != count:
-            continue
-        conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(own, amounts, strict=True)])
-        conv.attributes["auto_pad"] = ir.AttrString("auto_pad", "NOTSET")
-        conv.replace_input_with(0, pad.inputs[0])
-        if not pad.outputs[0].uses() and not pad.outputs[0].is_graph_output():
-            remove(model, [pad])
-        modified = True
+        while _fold(model, conv):
+            modified = True
     return model, modified
+
+
+def _fold(model: ir.Model, conv: ir.Node) -> bool:
+    import onnx_ir as ir
+
+    pad = producer(conv.inputs[0], "Pad")
+    if pad is None or conv.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return False
+    amounts = _spatial_zero_pads(pad)
+    if amounts is None:
+        return False
+    own = conv.attributes.get_ints("pads", (0,) * len(amounts))
+    if len(own) != len(amounts):
+        return False
+    conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(own, amounts, strict=True)])
+    conv.attributes["auto_pad"] = ir.AttrString("auto_pad", "NOTSET")
+    conv.replace_input_with(0, pad.inputs[0])
+    if not pad.outputs[0].uses() and not pad.outputs[0].is_graph_output():
+        remove(model, [pad])
+    return True
 
 
 def _spatial_zero_pads(pad: ir.Node) -> list[int] | None:

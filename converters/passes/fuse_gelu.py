@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from edgekit.converters.passes.match import producer, remove, scalar_of
+from edgekit.converters.passes.match import only_use, producer, remove, scalar_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -50,10 +50,10 @@ def _scaled(value: ir.Value | None) -> ir.Value | None:
 
 def _reader(node: ir.Node, op_type: str, number: float) -> ir.Node | None:
     """The one reader of ``node`` if it is ``op_type`` with the constant ``number``."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or uses[0][0].op_type != op_type:
+    use = only_use(node.outputs[0], op_type)
+    if use is None:
         return None
-    reader, index = uses[0]
+    reader, index = use
     other = scalar_of(reader.inputs[1 - index])
     return reader if other is not None and math.isclose(other, number, rel_tol=1e-6) else None
 
@@ -62,10 +62,10 @@ def _product(gate: ir.Node, x: ir.Value) -> ir.Node | None:
     """The node that makes 0.5 * x * gate, in any association; None when there is none."""
     current, seen_half, seen_x = gate, False, False
     for _ in range(2):
-        uses = list(current.outputs[0].uses())
-        if len(uses) != 1 or uses[0][0].op_type != "Mul":
+        use = only_use(current.outputs[0], "Mul")
+        if use is None:
             return None
-        node, index = uses[0]
+        node, index = use
         other = node.inputs[1 - index]
         half = producer(other, "Mul")
         if not seen_half and scalar_of(other) == 0.5:
@@ -89,6 +89,7 @@ def _put(model: ir.Model, node: ir.Node, x: ir.Value) -> None:
     result.replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
     name, result.name = result.name, f"{result.name}/before_fusion"
     new.outputs[0].name = name
+    new.outputs[0].type, new.outputs[0].shape = result.type, result.shape
     _remove_dead(model, node)
 
 

@@ -12,7 +12,7 @@ from edgekit.artifacts import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["add_weight", "const_of", "producer", "remove", "scalar_of", "sole_reader"]
+__all__ = ["add_weight", "const_of", "only_use", "producer", "remove", "scalar_of", "sole_reader"]
 
 
 def const_of(value: ir.Value | None) -> Array | None:
@@ -28,9 +28,13 @@ def const_of(value: ir.Value | None) -> Array | None:
 
 
 def scalar_of(value: ir.Value | None) -> float | None:
-    """The number that a one-element constant holds, else None."""
+    """The number that a one-element float constant holds, else None.
+
+    One of rank 2 and more may raise the rank of what it is added to or multiplied with, so it is no mere number.
+    """
     data = const_of(value)
-    return float(data.reshape(-1)[0]) if data is not None and data.size == 1 and data.dtype.kind in "fiu" else None
+    plain = data is not None and data.size == 1 and data.ndim <= 1 and data.dtype.kind == "f"
+    return float(data.reshape(-1)[0]) if data is not None and plain else None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -45,12 +49,25 @@ def sole_reader(value: ir.Value) -> ir.Node | None:
     return uses[0][0] if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def only_use(value: ir.Value, op_type: str) -> tuple[ir.Node, int] | None:
+    """The node and the input at which ``value`` is read, if that is its only use, by ``op_type`` of the same graph."""
+    uses = list(value.uses())
+    if len(uses) != 1:
+        return None
+    node, index = uses[0]
+    source = value.producer()
+    same_graph = source is not None and node.graph is source.graph
+    return (node, index) if same_graph and node.domain == "" and node.op_type == op_type else None
+
+
 def add_weight(model: ir.Model, name: str, data: Array) -> ir.Value:
     """A new initializer; ``name`` gets a number if it is taken."""
     import onnx_ir as ir
 
+    taken = {value.name for node in model.graph for value in node.outputs}
+    taken.update(value.name for value in model.graph.inputs)
     unique, number = name, 0
-    while unique in model.graph.initializers:
+    while unique in taken or unique in model.graph.initializers:
         number += 1
         unique = f"{name}_{number}"
     value = ir.val(unique, const_value=ir.tensor(np.ascontiguousarray(data), name=unique))

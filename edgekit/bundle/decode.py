@@ -87,8 +87,9 @@ def _refuse_repeated_keys(data: bytes, manifest: Manifest) -> None:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' occurs twice")
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key '{name[:100]}' occurs twice")
+        found[name] = value
     return found

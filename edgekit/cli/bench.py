@@ -70,7 +70,7 @@ def bench(
     frame: Frame, files: tuple[Path, ...], threads: int, runs: int, warmup: int, max_seconds: float, engine: str,
     shape: tuple[tuple[str, tuple[int, ...]], ...], public_key: Path | None, require_signature: bool,
 ) -> BenchReport:
-    """Time a bundle or model file on this machine; two files are timed in turn and compared.
+    """Time a bundle or model file here, or two in turn.
 
     FILE is an .edge, .tflite, .onnx or .ort file. Wall time and CPU time (of all threads) are given side by side.
     A cold start is a fresh process: import, load, first run.

@@ -87,7 +87,7 @@ def build(
     frame: Frame, source: Path, output: Path, recipe_file: Path | None, key: Path | None, labels: Path | None,
     **options: Any,
 ) -> Build:
-    """Convert an ONNX model for each engine and put everything into one bundle.
+    """Put an ONNX model for every engine into one bundle.
 
     Any of --colour, --resize, --crop-fraction, --mean and --std makes the bundle take images.
     """

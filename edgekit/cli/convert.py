@@ -69,7 +69,7 @@ def convert(
     frame: Frame, source: Path, engine: str, output: Path, shape: tuple[tuple[str, tuple[int, ...]], ...],
     io_layout: str, ort_format: str, tolerance: float, no_verify: bool,
 ) -> Convert:
-    """Convert an ONNX model and check that the result computes the same.
+    """Convert an ONNX model for an engine and check the result.
 
     Exactly the output file is written, or nothing. Names and order of inputs and outputs stay those of the ONNX graph.
     """

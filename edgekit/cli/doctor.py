@@ -111,7 +111,10 @@ def _draw(result: Doctor) -> RenderableType:
 
 @verb("doctor", draw=_draw)
 def doctor(frame: Frame) -> Doctor:
-    """Tell what is installed, what works here, and how to install what is missing."""
+    """Tell what works here and what is missing.
+
+    Packages, engines (each is tried), processor, and the pip line for every optional set that is not installed.
+    """
     from edgekit import __version__
 
     requirements = _requirements()

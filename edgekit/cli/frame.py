@@ -109,9 +109,12 @@ def verb(name: str, draw: Callable[[R], RenderableType]) -> Callable[[Callable[.
                 raise
             _print(result, json, draw)
 
-        run = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(run)
-        run = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")(run)
-        return click.command(name)(run)
+        command = click.command(name)(run)
+        command.params += [
+            click.Option(["--json"], is_flag=True, help="Print one JSON object on stdout."),
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        ]
+        return command
 
     return decorate
 

@@ -46,7 +46,9 @@ def _draw(result: Inspect) -> RenderableType:
     verdict = {True: "opens the file", False: "DOES NOT OPEN the file: ", None: ""}[result.loads]
     if verdict or result.load_note:
         lines.append(f"engine: {verdict}{result.load_note}")
-    parts: list[RenderableType] = [Text("\n".join([*lines, ""])), tensors(result.inputs, result.outputs)]
+    parts: list[RenderableType] = [Text("\n".join(lines))]
+    if result.inputs or result.outputs:
+        parts += [Text(), tensors(result.inputs, result.outputs)]
     if result.bundle:
         parts.append(Text("\n" + _bundle_text(result.bundle, result.signature_checked)))
     return Group(*parts)

@@ -64,11 +64,16 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group("edgekit", cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("edgekit", cls=_Verbs, invoke_without_command=True, context_settings={
+    "help_option_names": ["-h", "--help"], "max_content_width": 100,
+})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version and exit.")
-def _root() -> None:
+@click.pass_context
+def _root(ctx: click.Context) -> None:
     """Take a trained network to phones: export, convert, bundle, check, run."""
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError(f"No verb was given. Known: {', '.join(VERBS)}.", ctx)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -99,6 +104,8 @@ def _known(error: BaseException) -> EdgeKitError:
         return error.error
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return Interrupted("Interrupted.")
+    if isinstance(error, MemoryError):
+        return UserError("Memory ran out.", "Use a machine with more memory, or a smaller model.")
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "edgekit"
         return UsageError(error.format_message(), f"Try: {path} --help")

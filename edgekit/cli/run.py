@@ -167,11 +167,16 @@ def _output(name: str, array: Array) -> Output:
 
 def _save(path: Path, outputs: Mapping[str, Array]) -> None:
     import io
+    import zipfile
 
     import numpy as np
 
     from edgekit.atomic import write_atomically
 
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **outputs)
+    # What numpy.savez does; but that cannot hold an array whose name is one of its own parameters.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     write_atomically(path, buffer.getvalue())

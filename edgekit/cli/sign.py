@@ -32,7 +32,10 @@ def _draw(result: Sign) -> str:
 @output_option
 @key_option
 def sign(_: Frame, source: Path, output: Path, key: Path | None) -> Sign:
-    """Check a bundle and write a copy signed with --key (or EDGEKIT_KEY). A signature that is there is replaced."""
+    """Write a signed copy of a bundle.
+
+    The bundle is checked first; a signature that is there already is replaced.
+    """
     from edgekit.bundle import sign_bundle
 
     private = load_key(key)

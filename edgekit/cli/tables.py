@@ -37,7 +37,7 @@ def comparisons(reports: Iterable[VerifyReport]) -> Table:
     table = Table("subject", "reference", "output", "max |difference|", "allowed", "", box=None, pad_edge=False)
     for report in reports:
         for output in report.outputs:
-            allowed = report.tolerance * output.output_range
+            allowed = output.allowed_abs_diff
             verdict = Text("ok", "green") if output.passed else Text(f"FAILED {output.problem}".strip(), "bold red")
             table.add_row(Text(report.subject), Text(report.reference), Text(output.name),
                           f"{output.max_abs_diff:.3g}", f"{allowed:.3g}", verdict)

@@ -51,9 +51,10 @@ def verify(
     frame: Frame, source: Path, against: Path | None, shape: tuple[tuple[str, tuple[int, ...]], ...],
     tolerance: float, public_key: Path | None, require_signature: bool,
 ) -> Verify:
-    """Check a bundle (every hash, the signature, its test vectors on every engine), or a model against its original.
+    """Check that a bundle or a model file computes what it should.
 
-    FILE is an .edge, .tflite, .ort or .onnx file. --shape and --tolerance are for --against; test vectors hold their
+    A bundle (.edge) by every hash, its signature and its test vectors on every engine; a .tflite, .ort or .onnx file
+    --against the ONNX model that it was made from. --shape and --tolerance are for --against; test vectors hold their
     own.
     """
     recipe = ConvertRecipe(shapes=dict(shape), tolerance=tolerance)

@@ -24,7 +24,7 @@ __all__ = ["BundleFacts", "ModelFacts", "SignatureFacts", "inspect_model"]
 Format = Literal["onnx", "tflite", "ort", "edge"]
 
 _SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite", ".ort": "ort", ".edge": "edge"}
-_PARSE_TIMEOUT_S = 300.0
+_PARSE_TIMEOUT_S = 120.0
 _LOAD_TIMEOUT_S = 120.0
 _MIN_ORT_BYTES = 16
 _REMEDY = "Obtain the file anew, or convert the model again."

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 
 from edgekit.artifacts import TensorSpec
+from edgekit.errors import BadModel
 from edgekit.graph.model_facts import ModelFacts, SignatureFacts
 from edgekit.graph.tflite_check import check_tflite
-from edgekit.graph.tflite_reader import Table, root
+from edgekit.graph.tflite_reader import Exhausted, Table, root
 from edgekit.graph.tflite_schema import load_schema
 
 __all__ = ["describe_tflite"]
@@ -17,14 +18,20 @@ __all__ = ["describe_tflite"]
 def describe_tflite(data: bytes, name: str) -> ModelFacts:
     """Check ``data`` and describe it. Raises BadModel, naming ``name``, when it is not a sound .tflite file."""
     check_tflite(data, name)
-    model = root(data)
+    try:
+        return _describe(root(data), len(data))
+    except Exhausted as error:
+        raise BadModel(f"{name} is damaged: {error}.", "Obtain the file anew, or convert the model again.") from None
+
+
+def _describe(model: Table, size_bytes: int) -> ModelFacts:
     subgraphs = [list(subgraph.tables("Tensors")) for subgraph in model.tables("Subgraphs")]
     main = next(model.tables("Subgraphs"))
     signatures = tuple(_signature(signature, subgraphs) for signature in model.tables("SignatureDefs"))
     parameter_count, weight_bytes = _weights(model, subgraphs)
     return ModelFacts(
         format="tflite",
-        size_bytes=len(data),
+        size_bytes=size_bytes,
         # A signature's names are the ones that callers use; without one, the tensors' own names have to do.
         inputs=signatures[0].inputs if signatures else _by_index(main, "Inputs", subgraphs[0]),
         outputs=signatures[0].outputs if signatures else _by_index(main, "Outputs", subgraphs[0]),

@@ -42,8 +42,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     ``op_counts`` covers every graph of the file, with the domain in front where it is not the standard one.
     ``parameter_count`` counts the elements of all constants, shapes and axes among them; ``weight_bytes`` their size,
-    each stored array once. ``loads``: whether an engine of this machine opened the file, in a child process; None when
-    that was not tried, and ``load_note`` says why, or what the engine said.
+    each stored array once. ``loads``: whether an engine of this machine opened the file and allocated its tensors, in a
+    child process and with some size for dynamic dimensions; None when that was not tried, and ``load_note`` says why,
+    or what the engine said.
     """
 
     format: Literal["onnx", "tflite", "ort", "edge"]

@@ -2,8 +2,9 @@
 
 Two passes, both in Python, where a wrong offset can only raise. Structure: every table, vtable, vector and string that
 the schema's root reaches lies inside the file, is aligned, and each field lies inside its table. Each (type, position)
-is visited once and the number of visits is bounded, so a file that shares or repeats offsets costs no more than its
-size. References: every index (tensor, buffer, op code, subgraph) is in range, no constant is shorter than its shape.
+is visited once, and all work draws on a budget in proportion to the file's size, so offsets that are shared or repeated
+cannot hang the reader. References: every index (tensor, buffer, op code, subgraph) is in range, no constant is shorter
+than its shape.
 
 What this cannot see is an op with impossible parameters; ``edgekit.graph.facts`` therefore also tries the model in a
 child process.
@@ -17,13 +18,14 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from edgekit.errors import BadModel
-from edgekit.graph.tflite_reader import Table, root
+from edgekit.graph.tflite_reader import Budget, Exhausted, Table, root
 from edgekit.graph.tflite_schema import Field, Schema, load_schema
 
 __all__ = ["MIN_TFLITE_BYTES", "TENSOR_BITS", "check_tflite"]
 
 MIN_TFLITE_BYTES = 16
 _MAX_TABLES = 2_000_000
+_MAX_RANK = 64
 _VERSION = 3
 _REMEDY = "Obtain the file anew, or convert the model again."
 
@@ -47,7 +49,7 @@ def check_tflite(data: bytes, name: str = "The model") -> None:
     try:
         _Structure(data, load_schema()).check()
         _check_references(root(data), len(data))
-    except _Damaged as error:
+    except (_Damaged, Exhausted) as error:
         raise BadModel(f"{name} is damaged: {error}.", _REMEDY) from None
 
 
@@ -62,6 +64,7 @@ class _Structure:
         self._data = data
         self._size = len(data)
         self._schema = schema
+        self._budget = Budget(len(data))
         self._todo: list[tuple[str, int]] = []
         self._seen: set[tuple[str, int]] = set()
         self._vtables: dict[int, tuple[int, ...]] = {}
@@ -125,8 +128,7 @@ class _Structure:
             self._string(target, what)
         else:
             count = self._vector(target, 4, what)
-            if count > _MAX_TABLES:
-                raise _Damaged(f"{what} has {count} elements")
+            self._budget.spend_tables(count)
             for position in range(target + 4, target + 4 + 4 * count, 4):
                 element = self._offset_at(position, what)
                 if field.kind == "tables":
@@ -213,7 +215,7 @@ def _check_tensor(tensor: Table, buffers: list[int], what: str) -> None:
     if kind is None:
         raise _Damaged(f"tensor '{name}' of {what} has the type {tensor.number('Type')}, which the schema lacks")
     shape = tensor.numbers("Shape") or ()
-    if any(dim < 0 for dim in shape):
+    if len(shape) > _MAX_RANK or any(dim < 0 for dim in shape):
         raise _Damaged(f"tensor '{name}' of {what} has the shape {list(shape)[:20]}")
     if any(dim < -1 for dim in tensor.numbers("ShapeSignature") or ()):
         raise _Damaged(f"tensor '{name}' of {what} has an impossible shape signature")

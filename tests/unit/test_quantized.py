@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.artifacts import Array
 from tests.ops.harness import build, convert, reference, run_litert
 
 _RNG = np.random.default_rng(5)
@@ -23,12 +23,12 @@ class Qdq:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def const(self, data: Array) -> str:
+    def const(self, data: Any) -> str:
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(data), name))
         return name
 
-    def op(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+    def op(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"n_{name}", **attributes))
         return name

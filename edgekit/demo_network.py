@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["PREPROCESS", "RESOLUTION", "imagenet_labels", "load_lite0", "photograph", "weights_path"]
 
 RESOLUTION = 224
-PREPROCESS = Preprocess()  # (pixel - 127) / 128 in RGB, central crop of 0.875: what the weights were trained with
+#: (pixel - 127) / 128 in RGB, and the central 0.875 of the square: how the weights were trained and are evaluated
+PREPROCESS = Preprocess(crop_fraction=0.875)
 
 
 def load_lite0() -> torch.nn.Module:

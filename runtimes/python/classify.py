@@ -1,0 +1,73 @@
+"""From the scores of a classifier to labels (runtimes/SPEC.md, "Classification")."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifacts import Array, TensorSpec
+from edgekit.errors import BadBundle, EngineError
+
+__all__ = ["Classifier", "parse_labels", "probabilities"]
+
+_SUM_TOLERANCE = 1e-3  # of float16 probabilities over 1000 classes
+
+
+def parse_labels(data: bytes, entry: str) -> tuple[str, ...]:
+    """One label a line, UTF-8. Raises BadBundle."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadBundle(f"The labels in entry '{entry}' are not UTF-8 text: {error}.") from error
+    # Not splitlines(), which also breaks at characters that may stand inside a label (U+2028 and others).
+    lines = tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
+    if not text:
+        raise BadBundle(f"The labels entry '{entry}' is empty.")
+    return lines
+
+
+def probabilities(scores: Array) -> npt.NDArray[np.float64]:
+    """Softmax of a vector of scores, or the vector itself where it is a distribution already.
+
+    It is one when no value is negative and they sum to 1 within 0.001, as after a softmax inside the network.
+    """
+    values = scores.astype(np.float64)
+    if values.min() >= 0 and abs(values.sum() - 1) <= _SUM_TOLERANCE:
+        return values
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())
+
+
+class Classifier:
+    """Names the best ``top`` classes of the output ``spec``, the first output of the network."""
+
+    def __init__(self, labels: tuple[str, ...], spec: TensorSpec, top: int) -> None:
+        """Raises BadBundle when the output is not one float score for each label."""
+        if not spec.shape or not spec.dtype.startswith("float"):
+            raise BadBundle(f"The bundle has labels, but its output '{spec.name}' ({spec.dtype}, shape "
+                            f"{list(spec.shape)}) holds no float scores.")
+        self._labels = labels
+        self._name = spec.name
+        self._top = min(top, len(labels))
+        if spec.shape[-1] != -1:
+            self._check_count(spec.shape[-1])
+
+    def __call__(self, scores: Array) -> tuple[tuple[str, float], ...]:
+        """(label, probability) pairs, the best first, equal ones in the order of labels; () for a batch of several.
+
+        ``scores``: (..., classes) of one image. Raises BadBundle, and EngineError when they are not finite.
+        """
+        self._check_count(scores.shape[-1])
+        if scores.size != len(self._labels):
+            return ()
+        chances = probabilities(scores.reshape(-1))
+        if not np.isfinite(chances).all():
+            raise EngineError(f"The scores in output '{self._name}' are not finite, so no class can be named.",
+                              "The network overflows for this input: check its values and the preprocessing.")
+        best = np.argsort(-chances, kind="stable")[:self._top]
+        return tuple((self._labels[index], float(chances[index])) for index in best)
+
+    def _check_count(self, classes: int) -> None:
+        if classes != len(self._labels):
+            raise BadBundle(f"The bundle has {len(self._labels)} labels, but its output '{self._name}' has {classes} "
+                            "classes.", "Build it again with one label for each class.")

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgekit import device_profiles
+from edgekit.device_profiles import DeviceProfile, MeasuredLatency, find, load_profiles, schema_json
+from edgekit.errors import UnknownName
+
+FOLDER = Path(device_profiles.__file__).parent
+
+
+def test_every_shipped_profile_loads_and_tells_its_source() -> None:
+    profiles = load_profiles()
+    assert len(profiles) == len(list(FOLDER.glob("*.json"))) - 1  # schema.json
+    for profile in profiles:
+        assert profile.source.url.startswith("https://")
+        assert profile.source.licence
+        assert profile.measured
+
+
+def test_a_figure_is_the_published_one() -> None:
+    (profile,) = find("Google Pixel 3", backend="cpu", precision="float32", threads=4)
+    assert profile.latency_ms("mobilenet_v1_1.0_224") == 24.0
+    assert profile.latency_ms("mnasnet_1.0_96") == 5.6
+    assert len(profile.measured) == 33
+
+
+def test_a_wider_mobilenet_is_never_faster() -> None:
+    (profile,) = find("Google Pixel 3", backend="cpu", precision="float32", threads=4)
+    for side in (128, 160, 192, 224):
+        times = [profile.latency_ms(f"mobilenet_v1_{width}_{side}") for width in ("0.25", "0.50", "0.75", "1.0")]
+        assert times == sorted(times)
+
+
+def test_another_configuration_of_a_known_device_is_an_empty_answer() -> None:
+    assert find("Google Pixel 3", threads=1) == ()
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match="Google Pixel 3"):
+        find("Google Pixel 300")
+    with pytest.raises(UnknownName, match="squeezenet"):
+        load_profiles()[0].latency_ms("efficientnet_lite0")
+
+
+def test_the_schema_file_is_the_one_of_the_type() -> None:
+    assert (FOLDER / "schema.json").read_text() == schema_json(), (
+        "write it with: python -c 'from edgekit.device_profiles import schema_json; print(schema_json(), end=\"\")' "
+        "> device_profiles/schema.json"
+    )
+
+
+@pytest.mark.parametrize("latency_ms", [0.0, -1.0, float("nan")])
+def test_a_latency_that_is_not_positive_is_refused(latency_ms: float) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        MeasuredLatency("m", latency_ms)
+
+
+def test_a_model_that_is_named_twice_or_an_unknown_field_is_refused() -> None:
+    fields = msgspec.to_builtins(load_profiles()[0])
+    with pytest.raises(msgspec.ValidationError, match="twice"):
+        msgspec.convert({**fields, "measured": fields["measured"] * 2}, DeviceProfile)
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.convert({**fields, "throughput": 1}, DeviceProfile)
