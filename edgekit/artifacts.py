@@ -91,12 +91,17 @@ class OrtModel(msgspec.Struct, frozen=True):
 
 
 class NodeLowering(msgspec.Struct, frozen=True):
-    """What one ONNX node became: the names of the target ops, and the line of the user's source."""
+    """What one ONNX node became: the names of the target ops, and the line of the user's source.
+
+    ``how`` says why there may be none: "fused" into a neighbour, "folded" into a constant, or "view": only the order of
+    axes or a name changed, nothing is computed.
+    """
 
     node: str
     op_type: str
     target_ops: tuple[str, ...]
     source: str = ""
+    how: Literal["ops", "fused", "folded", "view"] = "ops"
 
 
 class Conversion(msgspec.Struct, frozen=True):

@@ -34,7 +34,8 @@ from edgekit.errors import BadModel, EdgeKitError, InternalError
 __all__ = ["call"]
 
 _THREADED = ("ai_edge_litert", "cv2", "grpc", "jax", "onnxruntime", "tensorflow", "tflite_runtime", "torch")
-_LOG_TAIL_BYTES = 4096
+_LOG_BYTES = 65536
+_NOTE_CHARACTERS = 4000
 _LONGEST_PAUSE_S = 0.01
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from edgekit.isolate import _child_main; _child_main(sys.argv[1])"
 
@@ -116,9 +117,11 @@ def _noted(error: EdgeKitError, note: str) -> EdgeKitError:
 
 
 def _tail(log: IO[bytes]) -> str:
+    """The last words before a crash and the first of the traceback that faulthandler wrote below them."""
     size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - _LOG_TAIL_BYTES))
-    return log.read().decode(errors="replace").strip()
+    log.seek(max(0, size - _LOG_BYTES))
+    words, mark, trace = log.read().decode(errors="replace").partition("Fatal Python error: ")
+    return (words.strip()[-_NOTE_CHARACTERS:] + "\n" + (mark + trace)[:_NOTE_CHARACTERS]).strip()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from edgekit import isolate
 from edgekit.artifacts import Array, Engine, Layout, LiteRTModel, OnnxModel, OrtModel, TensorSpec, VerifyReport
 from edgekit.errors import BadModel, UnknownName
-from edgekit.parity import compare, compare_on
+from edgekit.parity import compare, compare_on, reference_sample
 from edgekit.recipe import ConvertRecipe
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ def verify_bundle(
     from edgekit.bundle import Bundle
 
     reports: list[VerifyReport] = []
+    sample = None if reference is None else reference_sample(reference, recipe.shapes)
     with Bundle.open(path, public_key=public_key, require_signature=require_signature) as bundle:
         bundle.verify_all()
         for variant in bundle.manifest.variants:
             for number, vector in enumerate(bundle.manifest.test_vectors):
                 reports.append(_on_vector(bundle, variant, vector, number))
-            if reference is not None:
-                report = compare(_model_of(bundle, variant), reference, recipe)
-                reports.append(msgspec.structs.replace(report, subject=_name(bundle, variant)))
+            if sample is not None:
+                model = _model_of(bundle, variant)
+                reports.append(compare_on(model, sample, recipe.tolerance, _name(bundle, variant)))
     return tuple(reports)
 
 

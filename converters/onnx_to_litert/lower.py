@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -37,12 +37,13 @@ _BROKEN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """The graph, its interface as stored, and which ops each node became (by name, before any fusion)."""
+    """The graph, its interface as stored, which ops each node became (before any fusion), and each value by name."""
 
     graph: Graph
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nodes: tuple[NodeLowering, ...]
+    views: Mapping[str, View]
 
     def hints(self, examples: Mapping[str, Sequence[int]]) -> dict[int, int]:
         """The size to write for each dynamic dimension of an input: the example's, else 1 (a batch) or 64 (a side)."""
@@ -103,7 +104,8 @@ class _Lowering:
         if self.refusals:
             raise _unsupported(self.refusals)
         outputs = [self._output(value) for value in self.model.graph.outputs]
-        return Lowered(self.graph, tuple(inputs), tuple(outputs), tuple(self.nodes))
+        views = {value.name: view for value, view in self.views.items() if value.name}
+        return Lowered(self.graph, tuple(inputs), tuple(outputs), tuple(self.nodes), views)
 
     def body(self, builder: Builder, graph: ir.Graph, inputs: Sequence[View]) -> list[View]:
         """The outputs of ``graph``, the body of one of this graph's nodes, lowered into ``builder``.
@@ -190,6 +192,7 @@ class _Lowering:
 
     def _node(self, node: ir.Node) -> None:
         opset = self.model.opset_imports.get(node.domain, self.model.opset_imports.get("", 0))
+        self.builder.source = _label(node)
         if node.op_type == "Constant" and node.domain in _STANDARD and (value := constant_value(node)) is not None:
             name = node.outputs[0].name or "const"
             self.views[node.outputs[0]] = View.of(Tensor(name, value.dtype, value.shape, value))
@@ -201,7 +204,6 @@ class _Lowering:
         if any(value is not None and view is None for value, view in zip(node.inputs, views, strict=True)):
             return  # it depends on a node that was refused
         start = len(self.graph.ops)
-        self.builder.source = node.name or node.outputs[0].name or node.op_type
         try:
             if self._folded(node, views, opset):
                 return
@@ -231,7 +233,8 @@ class _Lowering:
         made_ops = self.graph.ops[start:]
         inside = (op for graph in walk(inner for op in made_ops for inner in op.subgraphs()) for op in graph.ops)
         kinds = tuple(op.kind for op in (*made_ops, *inside))
-        self.nodes.append(NodeLowering(node.name or "", node.op_type, kinds, line_of(node.metadata_props)))
+        how: Literal["ops", "view"] = "ops" if kinds else "view"
+        self._account(node, kinds, how)
 
     def _folded(self, node: ir.Node, views: list[View | None], opset: int) -> bool:
         data = [None if view is None else view.const for view in views]
@@ -242,8 +245,12 @@ class _Lowering:
             return False
         for value, result in zip((value for value in node.outputs if value.name), results, strict=True):
             self.views[value] = View.of(Tensor(value.name or "const", result.dtype, result.shape, result))
-        self.nodes.append(NodeLowering(node.name or "", node.op_type, (), line_of(node.metadata_props)))
+        self._account(node, (), "folded")
         return True
+
+    def _account(self, node: ir.Node, kinds: tuple[str, ...], how: Literal["ops", "view", "folded"]) -> None:
+        line = line_of(node.metadata_props)
+        self.nodes.append(NodeLowering(self.builder.source, node.op_type, kinds, line, how))
 
     def _try_fold_or_refuse(self, node: ir.Node, opset: int) -> None:
         views = [None if value is None else self._view(value) for value in node.inputs]
@@ -257,8 +264,13 @@ class _Lowering:
             self._refuse(node, "EdgeKit has no lowering for this op", "Replace it by other ops in the source network.")
 
     def _refuse(self, node: ir.Node, reason: str, remedy: str) -> None:
-        name = node.name or (node.outputs[0].name if node.outputs else "") or "?"
+        name = _label(node)
         self.refusals.append(_Refusal(name, node.op_type, reason, remedy, line_of(node.metadata_props)))
+
+
+def _label(node: ir.Node) -> str:
+    """What to call ``node`` in messages: its name, else that of its first output, else its op."""
+    return node.name or (node.outputs[0].name if node.outputs else "") or node.op_type
 
 
 def _unsupported(refusals: list[_Refusal]) -> UnsupportedOps:

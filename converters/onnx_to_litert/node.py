@@ -128,6 +128,14 @@ class Node:
         """A float attribute."""
         return float(self.ir.attributes.get_float(name, default))
 
+    def reals(self, name: str) -> tuple[float, ...]:
+        """A list of floats, empty by default."""
+        return tuple(self.ir.attributes.get_floats(name, ()))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings, empty by default."""
+        return tuple(self.ir.attributes.get_strings(name, ()))
+
     def text(self, name: str, default: str) -> str:
         """A string attribute."""
         return str(self.ir.attributes.get_string(name, default))

@@ -21,11 +21,12 @@ __all__ = ["bench"]
 
 def _draw(result: BenchReport) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    times = Table("file", "clock", "min ms", "median", "p90", "p99", box=None, pad_edge=False)
-    starts = Table("file", "start", "import ms", "load", "first run", "total", box=None, pad_edge=False)
+    from edgekit.cli.tables import grid
+
+    times = grid("file", "clock", ">min ms", ">median", ">p90", ">p99")
+    starts = grid("file", "start", ">import ms", ">load", ">first run", ">total")
     for each in result.results:
         name = Text(Path(each.subject).name)
         times.add_row(name, "wall", *_row(each.wall_ms))

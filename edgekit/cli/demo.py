@@ -21,13 +21,14 @@ __all__ = ["demo"]
 
 def _draw(result: DemoResult) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    steps = Table("seconds", "step", box=None, pad_edge=False)
+    from edgekit.cli.tables import grid
+
+    steps = grid(">seconds", "step")
     for name, seconds in result.steps.items():
-        steps.add_row(f"{seconds:7.2f}", Text(name))
-    table = Table("", "size", "CPU ms", "load ms", "max |difference|", "answer", box=None, pad_edge=False)
+        steps.add_row(f"{seconds:.2f}", Text(name))
+    table = grid("", ">size", ">CPU ms", ">load ms", ">max |difference|", "answer")
     table.add_row("torch", megabytes(result.torch_size_bytes), f"{result.torch_run_cpu_ms:.2f}", "", "",
                   Text(result.label))
     for each in result.engines:

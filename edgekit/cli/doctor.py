@@ -88,8 +88,9 @@ class Doctor(msgspec.Struct, frozen=True):
 
 def _draw(result: Doctor) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from edgekit.cli.tables import grid
 
     cpu = result.cpu
     features = "unknown" if cpu.features is None else " ".join(cpu.features) or "none of those that matter"
@@ -97,10 +98,10 @@ def _draw(result: Doctor) -> RenderableType:
         f"EdgeKit {result.edgekit}, Python {result.python}, {result.platform}\n"
         f"CPU {cpu.machine}, {cpu.usable} of {cpu.logical} logical processors usable, features: {features}\n"
     )
-    engines = Table("engine", "package", "version", "works", box=None, pad_edge=False)
+    engines = grid("engine", "package", "version", "works")
     for each in result.engines:
         engines.add_row(each.engine, each.package, each.version, Text("yes" if each.ok else f"NO: {each.problem}"))
-    extras = Table("extra", "state", "packages", box=None, pad_edge=False)
+    extras = grid("extra", "state", "packages")
     for extra in result.extras:
         packages = Text(", ".join(f"{each.name} {each.version or 'missing'}" for each in extra.packages))
         extras.add_row(extra.name, "present" if extra.ok else "missing", packages)

@@ -80,7 +80,7 @@ class Frame:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
             task = progress.add_task(what, total=None)
             yield lambda text: progress.update(task, description=text)
 

@@ -63,17 +63,18 @@ class Run(msgspec.Struct, frozen=True):
 
 def _draw(result: Run) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from edgekit.cli.tables import grid
 
     parts: list[RenderableType] = []
     if result.top:
-        table = Table("score", "label", box=None, pad_edge=False)
+        table = grid(">score", "label")
         for answer in result.top:
             table.add_row(f"{answer.score:.3f}", Text(answer.label))
         parts.append(table)
     else:
-        table = Table("output", "dtype", "shape", "values", box=None, pad_edge=False)
+        table = grid("output", "dtype", "shape", "values")
         for output in result.outputs:
             shown = "" if output.values is None else _shortened(str(output.values))
             table.add_row(Text(output.name), output.dtype, " x ".join(map(str, output.shape)) or "scalar", Text(shown))

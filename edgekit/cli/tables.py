@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 
     from edgekit.bundle.manifest import Manifest
 
-__all__ = ["comparisons", "counts", "tensors", "variants"]
+__all__ = ["comparisons", "counts", "grid", "tensors", "variants"]
+
+
+def grid(*columns: str) -> Table:
+    """An empty table without lines; a column whose name starts with ">" holds numbers and is aligned to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
+    return table
 
 
 def tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Table:
     """One row for each input and output, in order."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "name", "dtype", "shape", "layout", box=None, pad_edge=False)
+    table = grid("", "name", "dtype", "shape", "layout")
     for kind, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
             shape = " x ".join("?" if dim < 0 else str(dim) for dim in spec.shape) or "scalar"
@@ -31,10 +40,9 @@ def tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Tabl
 
 def comparisons(reports: Iterable[VerifyReport]) -> Table:
     """One row for each output of each comparison."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("subject", "reference", "output", "max |difference|", "allowed", "", box=None, pad_edge=False)
+    table = grid("subject", "reference", "output", ">max |difference|", ">allowed", "")
     for report in reports:
         for output in report.outputs:
             allowed = output.allowed_abs_diff
@@ -52,11 +60,10 @@ def counts(ops: Mapping[str, int]) -> str:
 
 def variants(manifest: Manifest) -> Table:
     """One row for each variant of a bundle."""
-    from rich.table import Table
     from rich.text import Text
 
     sizes = {entry.name: entry.size_bytes for entry in manifest.entries}
-    table = Table("variant", "engine", "format", "precision", "size", box=None, pad_edge=False)
+    table = grid("variant", "engine", "format", "precision", ">size")
     for variant in manifest.variants:
         size = megabytes(sizes.get(variant.entry, 0))
         table.add_row(Text(variant.id), variant.engine, variant.format, Text(variant.precision), size)

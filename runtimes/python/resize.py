@@ -1,8 +1,9 @@
 """Bilinear resizing with antialiasing, in numpy alone, so that a phone-sized install needs no imaging package.
 
-The result is, bit for bit, that of Pillow's ``Image.resize(size, BILINEAR)``: a triangle filter whose width grows with the
-scale, with weights of 22 binary places, along x first and then along y, rounded half up to 8 bits after each. The sums
-are computed in float64, where they are exact integers, because that is what numpy multiplies fast.
+A triangle filter whose width grows with the scale, with weights of 22 binary places, along x first and then along y,
+rounded half up to 8 bits after each: bit for bit what Pillow's ``Image.resize(size, BILINEAR)`` gives for each of the
+two steps. (In one call some versions of Pillow take y first for upright images, which moves a few pixels by a level.)
+The sums are computed in float64, where they are exact integers, because that is what numpy multiplies fast.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 
 _ONE = 1 << 22
 _HALF = 1 << 21
+_ROWS = 32  # of a photograph as float64: what stays in a processor's cache
 _BLOCK = 8  # outputs of one matrix product: more waste multiplications by zero, fewer waste calls
 
 
@@ -46,8 +48,10 @@ def _along_x(image: Image, width: int) -> Image:
     height, source_width, channels = image.shape
     rows = image.reshape(height, source_width * channels)
     result = np.empty((height, width * channels), np.uint8)
-    for block in _blocks(source_width, width, channels):
-        result[:, block.first:block.last] = _rounded(rows[:, block.start:block.stop].astype(np.float64) @ block.weights)
+    for top in range(0, height, _ROWS):
+        strip = rows[top:top + _ROWS].astype(np.float64)
+        for block in _blocks(source_width, width, channels):
+            result[top:top + _ROWS, block.first:block.last] = _rounded(strip[:, block.start:block.stop] @ block.weights)
     return result.reshape(height, width, channels)
 
 
@@ -79,7 +83,7 @@ def _blocks(source: int, target: int, channels: int) -> tuple[_Block, ...]:
         for column, (begin, values) in enumerate(part):
             weights[begin - start:begin - start + len(values), column] = values
         blocks.append(_Block(first * channels, (first + len(part)) * channels, start * channels, stop * channels,
-                             np.kron(weights, np.eye(channels))))
+                             np.kron(weights, np.eye(channels)).astype(np.float64)))
     return tuple(blocks)
 
 
@@ -91,4 +95,5 @@ def _taps(source: int, target: int, index: int) -> tuple[int, npt.NDArray[np.flo
     begin = max(math.floor(centre - width + 0.5), 0)
     end = min(math.floor(centre + width + 0.5), source)
     weights = np.maximum(1 - np.abs((np.arange(begin, end) - centre + 0.5) * (1 / width)), 0)
-    return begin, np.floor(weights / weights.sum() * _ONE + 0.5)
+    rounded: npt.NDArray[np.float64] = np.floor(weights / weights.sum() * _ONE + 0.5)
+    return begin, rounded

@@ -134,8 +134,7 @@ def test_what_is_no_file(tmp_path: Path, suffix: str, make: Callable[[Path], obj
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("size", [0, 8, 100])
-@pytest.mark.parametrize("source", ["zeros", "noise", "head"])
+@pytest.mark.parametrize(("size", "source"), [(0, "head"), (8, "head"), (8, "zeros"), (100, "head"), (100, "noise")])
 def test_tiny_files(good_files: dict[str, bytes], tmp_path: Path, suffix: str, size: int, source: str) -> None:
     content = {"zeros": bytes(size), "noise": random.Random(1).randbytes(size), "head": good_files[suffix][:size]}
     (tmp_path / f"m{suffix}").write_bytes(content[source])
@@ -145,7 +144,7 @@ def test_tiny_files(good_files: dict[str, bytes], tmp_path: Path, suffix: str, s
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.99])
 def test_truncated_files(good_files: dict[str, bytes], tmp_path: Path, suffix: str, part: float) -> None:
     data = good_files[suffix]
     (tmp_path / f"m{suffix}").write_bytes(data[:int(len(data) * part)])
@@ -165,7 +164,7 @@ def flips(data: bytes, count: int, seed: int) -> list[bytes]:
     return made
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_flipped_bits(good_files: dict[str, bytes], tmp_path: Path, suffix: str, count: int,
                       capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from edgekit.converters.onnx_to_litert.ops import (
     norm,
     pool,
     quantize,
+    recurrent,
     reduce,
     resize,
     shape,
@@ -96,6 +97,10 @@ LOWERINGS: dict[str, Lowering] = {
     "ReduceSumSquare": reduce.reduction("SUM", before=reduce.square),
     "ArgMax": reduce.arg_extreme("ARG_MAX"),
     "ArgMin": reduce.arg_extreme("ARG_MIN"),
+    # recurrent
+    "GRU": recurrent.gru,
+    "LSTM": recurrent.lstm,
+    "RNN": recurrent.rnn,
     # shape
     "ConstantOfShape": shape.constant_of_shape,
     "Expand": shape.expand,

@@ -1,0 +1,51 @@
+"""ONNX bytes -> the graph that is lowered: parsed, checked, rewritten; and the blame when that fails."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from edgekit.artifacts import OnnxModel
+from edgekit.converters.onnx_model import complaint_of_checker, parse_onnx
+from edgekit.converters.onnx_to_litert.lower import Lowered, lower
+from edgekit.converters.passes import LITERT_PASSES, run_passes
+from edgekit.errors import BadModel, InternalError
+from edgekit.recipe import ConvertRecipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["example_shapes", "import_model", "lower_checked"]
+
+
+def import_model(model: OnnxModel) -> ir.Model:
+    """``model`` as a graph, after ``LITERT_PASSES``. Raises BadModel."""
+    import onnx_ir as ir
+
+    proto = parse_onnx(model.data, self_contained=True)
+    try:
+        graph = ir.serde.deserialize_model(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError, TypeError) as error:
+        raise BadModel(f"The ONNX graph cannot be read: {error}.", "Check it with onnx.checker.") from error
+    return run_passes(graph, LITERT_PASSES)[0]
+
+
+def lower_checked(graph: ir.Model, model: OnnxModel, recipe: ConvertRecipe) -> Lowered:
+    """``graph``, imported from ``model``, lowered; a malformed graph is told apart from our bugs."""
+    try:
+        return lower(graph, recipe)
+    except InternalError as error:
+        complaint = complaint_of_checker(model.data)
+        if complaint:
+            raise BadModel(f"The ONNX graph is malformed: {complaint}") from error
+        raise
+
+
+def example_shapes(model: ir.Model) -> dict[str, list[int]]:
+    """The shapes that the exporter saw, as sizes to write for dynamic dimensions; {} where the file has none."""
+    text = model.metadata_props.get("edgekit.example_shapes", "{}")
+    try:
+        shapes = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return shapes if isinstance(shapes, dict) else {}
