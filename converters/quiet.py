@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
 
 __all__ = ["Captured", "captured_output"]
 
@@ -26,6 +27,19 @@ class Captured:
         """Prints, log records and warnings in the order in which they came."""
         return self.stream.getvalue().strip()
 
+    def show_warning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Stand in for ``warnings.showwarning``, which others (pytest, say) replace by one that keeps them."""
+        del file
+        self.stream.write(warnings.formatwarning(message, category, filename, lineno, line))
+
     def attach(self, error: BaseException) -> None:
         """Add the text to ``error`` as a note, which a traceback shows and the one-line message does not."""
         if self.text:
@@ -44,6 +58,7 @@ def captured_output() -> Iterator[Captured]:
     try:
         with redirect_stdout(captured.stream), redirect_stderr(captured.stream), warnings.catch_warnings():
             warnings.simplefilter("default")
+            warnings.showwarning = captured.show_warning
             yield captured
     finally:
         for logger, handlers, propagate in before:

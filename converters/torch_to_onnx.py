@@ -148,21 +148,32 @@ def _full_stack_traces() -> Iterator[None]:
 
 def _names(program: torch.export.ExportedProgram, recipe: ExportRecipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of inputs and outputs; empty outputs mean: those that torch gives."""
-    inputs = tuple(program.graph_signature.user_inputs)
-    outputs = tuple(program.graph_signature.user_outputs)
-    if not outputs or not all(isinstance(name, str) for name in (*inputs, *outputs)):
-        raise BadModel("The network takes or returns something that is not a tensor.", "Only tensors can be exported.")
+    inputs, outputs = _tensor_names(program)
     for kind, wanted, known in (("input", recipe.input_names, inputs), ("output", recipe.output_names, outputs)):
         if wanted and len(wanted) != len(known):
             raise BadRecipe(
                 f"{len(wanted)} {kind} names were given and the network has {len(known)} {kind}s.",
-                f"torch calls them: {', '.join(map(str, known))}.",
+                f"torch calls them: {', '.join(known)}.",
             )
-    names = recipe.input_names or tuple(map(str, inputs))
+    names = recipe.input_names or inputs
     results = recipe.output_names or _dictionary_keys(program)
     if len({*names, *results}) != len(names) + len(results):
         raise BadRecipe(f"The names {[*names, *results]} are not all different.", "Give every tensor its own.")
     return names, results
+
+
+def _tensor_names(program: torch.export.ExportedProgram) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What torch calls the inputs and outputs. Raises BadModel unless all are tensors."""
+    from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+    signature = program.graph_signature
+    inputs = [spec.arg for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    outputs = [spec.arg for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
+    tensors = [arg for arg in (*inputs, *outputs) if isinstance(arg, TensorArgument)]
+    if not outputs or len(tensors) != len(inputs) + len(outputs):
+        raise BadModel("The network takes or returns something that is not a tensor.", "Only tensors can be exported.")
+    names = tuple(tensor.name for tensor in tensors)
+    return names[: len(inputs)], names[len(inputs) :]
 
 
 def _dictionary_keys(program: torch.export.ExportedProgram) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import msgspec
 import numpy.typing as npt
 
 __all__ = [
+    "LAYOUT_METADATA",
     "Array",
     "Conversion",
     "Engine",
@@ -41,6 +42,10 @@ __all__ = [
 Array = npt.NDArray[Any]
 Engine = Literal["litert", "ort"]
 Layout = Literal["onnx", "nhwc"]
+
+
+#: name of the metadata entry of a .tflite file that lists, for each signature, the inputs and outputs stored as NHWC
+LAYOUT_METADATA = "edgekit.layout"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

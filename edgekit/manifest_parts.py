@@ -80,14 +80,19 @@ def make_manifest(
         provenance=Provenance(
             source_name=source_name,
             source_sha256=hashlib.sha256(model.data).hexdigest(),
-            # labels are an entry of their own already
-            recipe=msgspec.to_builtins(msgspec.structs.replace(recipe, labels=())),
+            recipe=_as_read_back(recipe),
             tools=_tool_versions(),
         ),
         preprocess=recipe.preprocess,
         labels_entry=_LABELS if recipe.labels else None,
     )
     return manifest, blobs
+
+
+def _as_read_back(recipe: BuildRecipe) -> dict[str, object]:
+    """``recipe`` in the types of JSON, so that the manifest equals the decoded one; labels have an entry already."""
+    plain = msgspec.json.encode(msgspec.structs.replace(recipe, labels=()))
+    return msgspec.json.decode(plain, type=dict[str, object])
 
 
 def _variant(

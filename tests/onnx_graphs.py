@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.artifacts import Array
-from tests.ops.harness import build
+from edgekit.artifacts import Array, Conversion
+from tests.ops.harness import assert_same, build, run_litert
 
 _RNG = np.random.default_rng(17)
 
@@ -76,3 +76,15 @@ def answer(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     return [np.asarray(result) for result in session.run(None, dict(feeds))]
+
+
+def info(name: str, shape: Sequence[int | str], dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """A tensor of a graph's interface; a dimension that is a string is dynamic."""
+    return helper.make_tensor_value_info(name, dtype, list(shape))
+
+
+def same_answer(
+    model: onnx.ModelProto, conversion: Conversion, feeds: Mapping[str, Array], tolerance: float = 1e-5
+) -> None:
+    """LiteRT's answer equals ONNX Runtime's, within ``tolerance`` of the range."""
+    assert_same(run_litert(conversion, feeds), answer(model, feeds), tolerance)

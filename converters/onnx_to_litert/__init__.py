@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edgekit.artifacts import Conversion, LiteRTModel, NodeLowering, OnnxModel, Signature
+from edgekit.artifacts import LAYOUT_METADATA, Conversion, LiteRTModel, NodeLowering, OnnxModel, Signature
 from edgekit.converters.onnx_to_litert.fuse import fuse
 from edgekit.converters.onnx_to_litert.importer import example_shapes, import_model, lower_checked
 from edgekit.converters.onnx_to_litert.lower import Lowered, counts
@@ -43,8 +43,10 @@ def pack_signatures(parts: Mapping[str, tuple[OnnxModel, ConvertRecipe]]) -> Con
         fuse(part.graph)
         part.graph.name = name if len(parts) > 1 else part.graph.name
         part.graph.sizes = part.hints(example_shapes(graph_model))
-    data = write({name: part.graph for name, part in lowered.items()})
     signatures = tuple(Signature(name, part.inputs, part.outputs) for name, part in lowered.items())
+    stored = {s.name: [spec.name for spec in (*s.inputs, *s.outputs) if spec.layout == "nhwc"] for s in signatures}
+    metadata = {LAYOUT_METADATA: msgspec.json.encode(stored)}
+    data = write({name: part.graph for name, part in lowered.items()}, metadata)
     return Conversion(
         model=LiteRTModel(data, signatures[0].inputs, signatures[0].outputs, signatures),
         nodes=tuple(node for part in lowered.values() for node in _after_fusion(part)),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.graph import ANONYMOUS, FIRST_SYMBOL, Graph, Op, Shape, Tensor, is_static
+from edgekit.converters.onnx_to_litert.limits import carrier, check_rank, data_operands
 from edgekit.errors import InternalError
 
 __all__ = ["Builder", "broadcast_shapes"]
@@ -133,9 +134,33 @@ class Builder:
         outputs: Iterable[tuple[Shape, npt.DTypeLike]],
         **options: object,
     ) -> list[Tensor]:
-        """One op with several outputs, each given as (shape, dtype)."""
-        made = [Tensor(f"{self.source}/{kind}", np.dtype(dtype), tuple(shape)) for shape, dtype in outputs]
-        self.graph.ops.append(Op(kind, list(inputs), made, options, self.source))
+        """One op with several outputs, each given as (shape, dtype).
+
+        Where LiteRT's kernel does not compute in the type of the data, a wider one does (``limits``). Raises Refused
+        where none can, and for more axes than the kernel takes.
+        """
+        operands, types = list(inputs), [(tuple(shape), np.dtype(dtype)) for shape, dtype in outputs]
+        check_rank(kind, [tensor for tensor in operands if tensor is not None])
+        data = data_operands(kind, len(operands))
+        first = next((operands[index] for index in data if operands[index] is not None), None)
+        if first is None or first.quantization is not None or first.dtype == (wide := carrier(kind, first.dtype)):
+            return self._append(kind, operands, types, options)
+        for index in data:
+            operand = operands[index]
+            operands[index] = self.cast(operand, wide) if operand is not None else None
+        raised = [(shape, wide if dtype == first.dtype else dtype) for shape, dtype in types]
+        made = self._append(kind, operands, raised, options)
+        return [self.cast(tensor, dtype) for tensor, (_, dtype) in zip(made, types, strict=True)]
+
+    def _append(
+        self,
+        kind: str,
+        inputs: list[Tensor | None],
+        types: Iterable[tuple[Shape, np.dtype[np.generic]]],
+        options: dict[str, object],
+    ) -> list[Tensor]:
+        made = [Tensor(f"{self.source}/{kind}", dtype, shape) for shape, dtype in types]
+        self.graph.ops.append(Op(kind, inputs, made, options, self.source))
         for tensor in made:
             self.note_shape(tensor)
         return made

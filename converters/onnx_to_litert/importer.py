@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts import OnnxModel
-from edgekit.converters.onnx_model import complaint_of_checker, parse_onnx
+from edgekit.converters.onnx_model import MAX_DIM, complaint_of_checker, parse_onnx
 from edgekit.converters.onnx_to_litert.lower import Lowered, lower
 from edgekit.converters.passes import LITERT_PASSES, run_passes
 from edgekit.errors import BadModel, InternalError
@@ -27,7 +27,10 @@ def import_model(model: OnnxModel) -> ir.Model:
         graph = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, KeyError, TypeError) as error:
         raise BadModel(f"The ONNX graph cannot be read: {error}.", "Check it with onnx.checker.") from error
-    return run_passes(graph, LITERT_PASSES)[0]
+    try:
+        return run_passes(graph, LITERT_PASSES)[0]
+    except InternalError as error:
+        raise _blamed(model, error) from error
 
 
 def lower_checked(graph: ir.Model, model: OnnxModel, recipe: ConvertRecipe) -> Lowered:
@@ -35,10 +38,13 @@ def lower_checked(graph: ir.Model, model: OnnxModel, recipe: ConvertRecipe) -> L
     try:
         return lower(graph, recipe)
     except InternalError as error:
-        complaint = complaint_of_checker(model.data)
-        if complaint:
-            raise BadModel(f"The ONNX graph is malformed: {complaint}") from error
-        raise
+        raise _blamed(model, error) from error
+
+
+def _blamed(model: OnnxModel, error: InternalError) -> BadModel | InternalError:
+    """BadModel when ONNX's checker finds ``model`` malformed, else ``error``, which is then our own."""
+    complaint = complaint_of_checker(model.data)
+    return BadModel(f"The ONNX graph is malformed: {complaint}") if complaint else error
 
 
 def example_shapes(model: ir.Model) -> dict[str, list[int]]:
@@ -48,4 +54,10 @@ def example_shapes(model: ir.Model) -> dict[str, list[int]]:
         shapes = json.loads(text)
     except json.JSONDecodeError:
         return {}
-    return shapes if isinstance(shapes, dict) else {}
+    if not isinstance(shapes, dict):
+        return {}
+    return {name: sizes for name, sizes in shapes.items() if isinstance(sizes, list) and all(map(_is_size, sizes))}
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and 0 < value <= MAX_DIM

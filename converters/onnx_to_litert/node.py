@@ -11,6 +11,7 @@ import numpy as np
 from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import DTYPES, is_static
+from edgekit.converters.onnx_to_litert.refusal import Refused
 from edgekit.converters.onnx_to_litert.view import View
 from edgekit.errors import InternalError
 
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     LowerBody = Callable[[Builder, ir.Graph, Sequence[View]], list[View]]
 
 __all__ = ["BodyRefused", "Node", "Refused"]
-
-
-class Refused(Exception):
-    """The target cannot express this node: ``reason``, and what the user can do. Collected, reported once for all."""
-
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
 
 
 class BodyRefused(Exception):

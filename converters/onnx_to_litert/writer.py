@@ -35,15 +35,15 @@ _TENSOR_TYPES = {
 }  # fmt: skip
 
 
-def write(signatures: Mapping[str, Graph]) -> bytes:
+def write(signatures: Mapping[str, Graph], metadata: Mapping[str, bytes] | None = None) -> bytes:
     """The .tflite bytes with one subgraph for each signature, and those that their ops refer to behind them.
 
-    Raises BadModel above 2 GiB.
+    ``metadata``: named blobs that engines pass over. Raises BadModel above 2 GiB.
     """
     import flatbuffers
 
     writer = _ModelWriter()
-    model = writer.model(signatures)
+    model = writer.model(signatures, metadata or {})
     if writer.constant_bytes > _MAX_BYTES:
         raise BadModel(f"The weights take {writer.constant_bytes} bytes; a .tflite file holds at most 2 GiB.")
     builder = flatbuffers.Builder(writer.constant_bytes + 512 * writer.op_count + 4096)
@@ -63,7 +63,7 @@ class _ModelWriter:
         self._codes: dict[tuple[str, int], int] = {}
         self._graphs: list[Graph] = []
 
-    def model(self, signatures: Mapping[str, Graph]) -> Any:
+    def model(self, signatures: Mapping[str, Graph], metadata: Mapping[str, bytes]) -> Any:
         for graph in signatures.values():
             self.subgraph_index(graph)
         written: list[_SubgraphWriter] = []
@@ -73,10 +73,17 @@ class _ModelWriter:
         model.version = _SCHEMA_VERSION
         model.description = "EdgeKit"
         model.subgraphs = [subgraph.table for subgraph in written]
+        model.metadata = [self._metadata(name, blob) for name, blob in metadata.items()]
         model.buffers = self._buffers
         model.operatorCodes = [self._code(kind, version) for kind, version in self._codes]
         model.signatureDefs = [written[index].signature(key, index) for index, key in enumerate(signatures)]
         return model
+
+    def _metadata(self, name: str, blob: bytes) -> Any:
+        entry = self.schema.MetadataT()
+        entry.name = name
+        entry.buffer = self.buffer(np.frombuffer(blob, np.uint8))
+        return entry
 
     def subgraph_index(self, graph: Graph) -> int:
         """The place of ``graph`` in the file; it is queued at the first mention."""

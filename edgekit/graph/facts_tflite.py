@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
-from edgekit.artifacts import TensorSpec
+import msgspec
+
+from edgekit.artifacts import LAYOUT_METADATA, TensorSpec
 from edgekit.errors import BadModel
 from edgekit.graph.model_facts import ModelFacts, SignatureFacts
 from edgekit.graph.tflite_check import check_tflite
@@ -27,7 +30,8 @@ def describe_tflite(data: bytes, name: str) -> ModelFacts:
 def _describe(model: Table, size_bytes: int) -> ModelFacts:
     subgraphs = [list(subgraph.tables("Tensors")) for subgraph in model.tables("Subgraphs")]
     main = next(model.tables("Subgraphs"))
-    signatures = tuple(_signature(signature, subgraphs) for signature in model.tables("SignatureDefs"))
+    stored = _stored_as_nhwc(model)
+    signatures = tuple(_signature(signature, subgraphs, stored) for signature in model.tables("SignatureDefs"))
     parameter_count, weight_bytes = _weights(model, subgraphs)
     return ModelFacts(
         format="tflite",
@@ -43,12 +47,25 @@ def _describe(model: Table, size_bytes: int) -> ModelFacts:
     )
 
 
-def _signature(signature: Table, subgraphs: list[list[Table]]) -> SignatureFacts:
-    tensors = subgraphs[signature.number("SubgraphIndex")]
+def _stored_as_nhwc(model: Table) -> dict[str, list[str]]:
+    """By signature, the inputs and outputs that our converter stored as N, H, W, C; {} in files of other tools."""
+    for entry in model.tables("Metadata"):
+        if entry.text("Name") == LAYOUT_METADATA:
+            try:
+                buffer = list(model.tables("Buffers"))[entry.number("Buffer")]
+                return msgspec.json.decode(bytes(buffer.numbers("Data") or ()), type=dict[str, list[str]])
+            except (IndexError, ValueError, msgspec.DecodeError) as error:
+                raise BadModel(f"Its metadata entry '{LAYOUT_METADATA}' is damaged: {error}.") from error
+    return {}
+
+
+def _signature(signature: Table, subgraphs: list[list[Table]], stored: dict[str, list[str]]) -> SignatureFacts:
+    key, tensors = signature.text("SignatureKey"), subgraphs[signature.number("SubgraphIndex")]
+    nhwc = stored.get(key, [])
     inputs, outputs = (
-        tuple(_spec(tensors[item.number("TensorIndex")], item.text("Name")) for item in signature.tables(field))
+        tuple(_spec(tensors[item.number("TensorIndex")], item.text("Name"), nhwc) for item in signature.tables(field))
         for field in ("Inputs", "Outputs"))
-    return SignatureFacts(signature.text("SignatureKey"), inputs, outputs)
+    return SignatureFacts(key, inputs, outputs)
 
 
 def _by_index(subgraph: Table, field: str, tensors: list[Table]) -> tuple[TensorSpec, ...]:
@@ -56,9 +73,10 @@ def _by_index(subgraph: Table, field: str, tensors: list[Table]) -> tuple[Tensor
     return tuple(_spec(tensors[index], tensors[index].text("Name")) for index in indices if index >= 0)
 
 
-def _spec(tensor: Table, name: str) -> TensorSpec:
+def _spec(tensor: Table, name: str, nhwc: Sequence[str] = ()) -> TensorSpec:
     shape = tensor.numbers("ShapeSignature") or tensor.numbers("Shape") or ()
-    return TensorSpec(name, load_schema().enums["TensorType"][tensor.number("Type")].lower(), shape)
+    dtype = load_schema().enums["TensorType"][tensor.number("Type")].lower()
+    return TensorSpec(name, dtype, shape, "nhwc" if name in nhwc else "onnx")
 
 
 def _op_counts(model: Table) -> dict[str, int]:

@@ -14,7 +14,6 @@ from hostile import TEST_SEED
 
 from edgekit.artifacts import TensorSpec
 from edgekit.bundle import BlobRef, Bundle, Manifest, Provenance, TestVector, Variant, write_bundle
-from edgekit.recipe import Preprocess
 
 FOLDER = Path(__file__).resolve().parent
 WEIGHT = np.array([[1, -1, 0.5], [2, 0, -0.5], [0, 3, 1], [-1, 1, 0.25]], np.float32)
@@ -89,7 +88,6 @@ def _manifest() -> Manifest:
         test_vectors=(TestVector((BlobRef("x", "vectors/0/x.bin", "float32", (1, 4)),),
                                  (BlobRef("scores", "vectors/0/scores.bin", "float32", (1, 3)),), 1e-4),),
         provenance=Provenance("golden.onnx", "0" * 64, {"purpose": "conformance"}, {"edgekit": "0.1.0"}),
-        preprocess=Preprocess(),
         labels_entry="labels.txt",
     )
 

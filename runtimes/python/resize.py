@@ -68,7 +68,7 @@ def _rounded(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Sums of 22 binary places as levels; storing them into uint8 cuts the fraction off."""
     sums += _HALF
     sums *= 1 / _ONE
-    return np.minimum(sums, 255, out=sums)  # rounded weights may sum to a little more than 1
+    return np.minimum(sums, 255, out=sums)  # thousands of rounded weights may sum to more than 1
 
 
 @lru_cache(maxsize=16)

@@ -130,6 +130,14 @@ def test_a_failure_inside_the_engine_leaves_the_session_usable() -> None:
             assert session.run({"x": np.ones((1, 4, 3), np.float32)})["y"].shape == (2, 6)
 
 
+def test_onnx_runtime_keeps_no_copy_of_the_file_alive() -> None:
+    data = colour_onnx()
+    before = sys.getrefcount(data)
+    with open_session("ort", data) as session:
+        assert sys.getrefcount(data) == before
+        assert session.run({"image": images(1, 3, 4, 6)})["scores"].shape == (1, 3)
+
+
 def test_onnx_runtime_failures_are_engine_errors() -> None:
     from onnx import TensorProto, helper
 
@@ -213,11 +221,22 @@ def _fake(monkeypatch: pytest.MonkeyPatch, module: str, version: str) -> Any:
 
 
 def test_the_packages_of_litert_are_tried_in_order(no_engines: pytest.MonkeyPatch) -> None:
+    no_engines.setattr(np, "__version__", "1.26.4")
     for module, version, name in (("tensorflow.lite", "2.20", "tensorflow 2.20"),
                                   ("tflite_runtime.interpreter", "2.14.0", "tflite-runtime 2.14.0"),
                                   ("ai_edge_litert.interpreter", "2.3.0", "ai-edge-litert 2.3.0")):
         interpreter = _fake(no_engines, module, version)
         assert import_interpreter() == (interpreter, name)
+
+
+def test_tflite_runtime_is_passed_over_under_numpy_2(no_engines: pytest.MonkeyPatch) -> None:
+    """It can be imported there, and fails when the first array is passed."""
+    _fake(no_engines, "tflite_runtime.interpreter", "2.14.0")
+    no_engines.setattr(np, "__version__", "2.4.6")
+    with pytest.raises(MissingExtra, match=r"tflite-runtime 2\.14\.0 needs numpy below 2, and this is 2\.4\.6"):
+        import_interpreter()
+    tensorflow = _fake(no_engines, "tensorflow.lite", "2.20")
+    assert import_interpreter() == (tensorflow, "tensorflow 2.20")
 
 
 def test_a_package_that_is_broken_is_passed_over_and_named_when_nothing_is_left(

@@ -19,6 +19,7 @@ from edgekit.recipe import Preprocess
 from edgekit.runtime import RuntimeOptions, load
 from edgekit.runtime import loading as loading_module
 from edgekit.runtime.engines import open_session
+from edgekit.runtime.engines.litert import LiteRTSession
 from tests.runtime_models import (
     COLOURS,
     colour_onnx,
@@ -58,6 +59,12 @@ def test_the_resolution_asked_for_picks_the_variant(tmp_path: Path) -> None:
         with load(path, options=RuntimeOptions(resolution=resolution)) as runtime:
             assert (runtime.variant.id, runtime.resolution) == (variant, size)
             assert runtime.run(np.zeros((30, 40, 3), np.uint8)).resolution == size
+
+
+def test_the_first_image_finds_the_engine_ready(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with load(bundle, "litert", RuntimeOptions(resolution=(7, 9))) as runtime:
+        monkeypatch.setattr(LiteRTSession, "_prepare", lambda *_: pytest.fail("resized a second time"))
+        assert runtime.run(np.zeros((30, 40, 3), np.uint8)).resolution == (7, 9)
 
 
 def test_only_the_entries_that_are_used_are_hashed_and_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

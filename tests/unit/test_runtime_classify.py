@@ -39,6 +39,9 @@ def test_the_best_come_first_and_equal_ones_in_the_order_of_labels() -> None:
     top = classify(np.array([[2.0, 5.0, 2.0]], np.float32))
     assert [label for label, _ in top] == ["b", "a", "c"]
     assert sum(score for _, score in top) == pytest.approx(1)
+    many = tuple(map(str, range(100)))
+    equal = Classifier(many, TensorSpec("scores", "float32", (100,)), top=99)(np.zeros(100, np.float32))
+    assert [label for label, _ in equal] == list(many[:99])
     assert len(Classifier(("a", "b", "c"), SCORES, top=2)(np.zeros((1, 3), np.float32))) == 2
 
 

@@ -21,6 +21,9 @@ def gemm(b: Builder, node: Node) -> View:
     if not node.integer("transB", 0):
         weights = View(weights.tensor, tuple(1 - axis for axis in weights.order))
     c = node.view(2) if node.has_input(2) else None
+    units = weights.shape[0]
+    if c is not None and c.rank and min(c.shape[-1], units) >= 0 and c.shape[-1] not in (1, units):
+        raise Refused(f"its bias {list(c.shape)} does not fit {units} units")
     data = weights.const
     if data is not None:
         bias = None if c is None else c.const

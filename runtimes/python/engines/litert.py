@@ -104,7 +104,11 @@ def import_interpreter() -> tuple[Any, str]:
             broken.append(f"{package}: {error}")
         else:
             # Not importlib.metadata, whose import takes longer than loading a small model.
-            return interpreter, f"{package} {getattr(sys.modules[parent], '__version__', '(unknown version)')}"
+            version = f"{package} {getattr(sys.modules[parent], '__version__', '(unknown version)')}"
+            if parent != "tflite_runtime" or np.lib.NumpyVersion(np.__version__) < "2.0.0":
+                return interpreter, version
+            # It can be imported, and fails (or, numpy warns, crashes) when the first array is passed.
+            broken.append(f"{version} needs numpy below 2, and this is {np.__version__}")
     missing = MissingExtra.of("ai-edge-litert", "litert")
     if broken:
         raise MissingExtra(f"No LiteRT package can be imported ({'; '.join(broken)}).", missing.remedy)
