@@ -11,9 +11,11 @@ import msgspec
 
 from edgekit.errors import BadRecipe
 
-__all__ = ["BuildRecipe", "ConvertRecipe", "ExportRecipe", "Preprocess"]
+__all__ = ["BuildRecipe", "ConvertRecipe", "ExportRecipe", "Precision", "Preprocess", "QuantRecipe", "QuantRule"]
 
 IoLayout = Literal["auto", "onnx", "nhwc"]
+Precision = Literal["float32", "float16", "dynamic8", "dynamic4", "static8", "weight8", "weight4"]
+_LARGEST = 3.4028234663852886e38  # of float32
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,3 +93,42 @@ class BuildRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise BadRecipe(f"The engines are {list(self.engines)}.", "Name at least one, each once.")
         if not 1 <= self.test_vectors <= 16:
             raise BadRecipe(f"{self.test_vectors} test vectors were asked for.", "Between 1 and 16 are allowed.")
+
+
+class QuantRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The precision of some ops: those of the kinds ``ops`` (LiteRT names, such as CONV_2D) whose first output tensor is
+    among ``tensors``; an empty tuple matches all.
+
+    "float32": nothing is quantized. "float16": weights are stored as float16 and computed as float32. "dynamic8" and
+    "dynamic4": int8 or int4 weights, activations are quantized by the engine at run time. "static8": weights and
+    activations are int8, with ranges found by calibration. "weight8" and "weight4": weights are stored as integers and
+    computed as float32. Ops for which LiteRT has no such form stay as the rules before this one say.
+    """
+
+    precision: Precision
+    ops: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+
+class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a LiteRT model is quantized: the last of ``rules`` that matches an op decides.
+
+    ``ranges`` (minimum, maximum of each float tensor) make static8 reproducible without the calibration data: a recipe
+    that holds them gives the same file byte for byte. Where it is empty they are taken from the data by ``method``:
+    "minmax" over all samples, "average" of the samples' extremes (moving, weight 0.05 for a new sample), "percentile"
+    (the central ``percentile`` % of all values), "entropy" (the clipping that loses least in the sense of Kullback and
+    Leibler). ``io``: the dtype of the file's inputs and outputs.
+    """
+
+    rules: tuple[QuantRule, ...]
+    method: Literal["minmax", "average", "percentile", "entropy"] = "minmax"
+    percentile: float = 99.99
+    io: Literal["float32", "int8"] = "float32"
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise BadRecipe(f"The percentile is {self.percentile}.", "It must lie in (50, 100].")
+        for name, (low, high) in self.ranges.items():
+            if not -_LARGEST <= low <= high <= _LARGEST:
+                raise BadRecipe(f"The range of '{name}' is {low} to {high}.", "It must be finite and in order.")

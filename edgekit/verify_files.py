@@ -118,7 +118,7 @@ def _read_specs(engine: Engine, data: bytes) -> tuple[Specs, Specs]:
 def _layouts(found: Specs, wanted: Specs) -> list[dict[str, Layout]]:
     """The layouts that the tensors ``found`` can have: one entry, or two to try where the shapes leave it open.
 
-    A file says nothing about layouts except through its shapes.
+    They follow from the shapes alone, so that files of other converters, which say nothing of layouts, can be verified.
     """
     shapes = {spec.name: spec.shape for spec in wanted}
     certain: dict[str, Layout] = {}

@@ -40,7 +40,12 @@ def _check(path: Path, name: Path) -> Iterator[str]:
     lines = text.splitlines()
     if len(lines) > MAX_FILE_LINES and not any(_REASON.search(line) for line in lines[:10]):
         yield f"{name}: {len(lines)} lines, {MAX_FILE_LINES} are allowed"
-    for node in ast.walk(ast.parse(text)):
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        yield f"{name}:{error.lineno} does not parse: {error.msg}"
+        return
+    for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         count = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -137,6 +137,14 @@ def test_the_commands_of_the_first_screen_are_those_that_ci_runs() -> None:
     assert set(steps) == {"test", "slow", "lint", "types", "budget"}
 
 
+def test_the_commands_of_the_results_page_exist() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    commands = re.findall(r"^python (?:-m (\S+)|(\S+\.py))", text, re.MULTILINE)
+    assert len(commands) >= 5
+    for module, script in commands:
+        assert (ROOT / (script or f"{module.replace('.', '/')}.py")).is_file(), module or script
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist of this tree and the wheel that was built from the sdist."""

@@ -16,10 +16,12 @@ from edgekit.artifacts import Layout, NodeLowering, TensorSpec
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.elements import follow
 from edgekit.converters.onnx_to_litert.folding import constant_value, fold
-from edgekit.converters.onnx_to_litert.graph import DTYPES, Graph, Shape, Tensor, walk
+from edgekit.converters.onnx_to_litert.functions import FunctionBody, function_body, has_body
+from edgekit.converters.onnx_to_litert.graph import DTYPES, Graph, Shape, Tensor, is_static, walk
+from edgekit.converters.onnx_to_litert.half import HalfPrecision
 from edgekit.converters.onnx_to_litert.io_layout import input_layout, output_layout
 from edgekit.converters.onnx_to_litert.node import BodyRefused, Node, Refused
-from edgekit.converters.onnx_to_litert.ops import LOWERINGS
+from edgekit.converters.onnx_to_litert.ops import LOWERINGS, REASONS
 from edgekit.converters.onnx_to_litert.view import NHWC, View, identity, store
 from edgekit.converters.source_lines import line_of
 from edgekit.errors import BadModel, BadRecipe, InternalError, UnknownName, UnsupportedOps
@@ -92,10 +94,13 @@ class _Lowering:
         self.builder = builder
         self.graph = builder.graph
         self.outer = outer
+        self.label: str = outer.label if outer else ""  # of the node whose function body this is
         self.views: dict[ir.Value, View] = {}
         self.refusals: list[_Refusal] = outer.refusals if outer else []
         self.nodes: list[NodeLowering] = outer.nodes if outer else []
         self.named: set[int] = outer.named if outer else set()
+        self.half: HalfPrecision = _half_precision(builder, outer)
+        self.opsets: Mapping[str, int] = outer.opsets if outer else model.opset_imports
 
     def run(self) -> Lowered:
         inputs = [self._input(value) for value in self._real_inputs()]
@@ -188,26 +193,30 @@ class _Lowering:
             data = value.const_value.numpy()
             self.views[value] = View.of(Tensor(value.name or "const", data.dtype, data.shape, data))
         view = self.views.get(value)
+        if view is not None and 0 in view.shape and view.const is None and is_static(view.shape):
+            # nothing depends on what is in it, and few kernels take it
+            view = self.views[value] = View.of(self.builder.const(np.zeros(view.shape, view.dtype)))
         return view if view is not None or self.outer is None else self.outer._view(value)
 
     def _node(self, node: ir.Node) -> None:
-        opset = self.model.opset_imports.get(node.domain, self.model.opset_imports.get("", 0))
-        self.builder.source = _label(node)
+        opset = self.opsets.get(node.domain, self.opsets.get("", 0))
+        self.builder.source = self.label or _label(node)
         if node.op_type == "Constant" and node.domain in _STANDARD and (value := constant_value(node)) is not None:
             name = node.outputs[0].name or "const"
             self.views[node.outputs[0]] = View.of(Tensor(name, value.dtype, value.shape, value))
             return
-        if node.domain not in _STANDARD or node.op_type not in LOWERINGS:
-            self._try_fold_or_refuse(node, opset)
-            return
         views = [None if value is None else self._view(value) for value in node.inputs]
         if any(value is not None and view is None for value, view in zip(node.inputs, views, strict=True)):
-            return  # it depends on a node that was refused
+            # it depends on a node that was refused; what is said here holds whatever its inputs would have been
+            if not (node.domain in _STANDARD and (node.op_type in LOWERINGS or has_body(node, opset))):
+                unknown = _unknown(node)
+                self._refuse(node, unknown.reason, unknown.remedy)
+            return
         start = len(self.graph.ops)
         try:
             if self._folded(node, views, opset):
                 return
-            made = LOWERINGS[node.op_type](self.builder, Node(node, views, opset, self.body))
+            made = self._lowered(node, views, opset)
         except BodyRefused:
             return  # by nodes that are on the list already
         except Refused as refusal:
@@ -218,7 +227,44 @@ class _Lowering:
         except _BROKEN as error:
             what = f"{type(error).__name__}: {error}"
             raise InternalError(f"Lowering '{self.builder.source}' ({node.op_type}) failed: {what}.") from error
-        self._keep(node, [made] if isinstance(made, View) else made, views, opset, start)
+        self._keep(node, made, views, opset, start)
+
+    def _lowered(self, node: ir.Node, views: list[View | None], opset: int) -> list[View]:
+        """The results of ``node`` by its lowering, else by the function body that the standard gives for its op."""
+        refusal: Refused | None = None
+        if node.domain in _STANDARD and node.op_type in LOWERINGS:
+            wide = self.half.widen(self.builder, node, views)
+            try:
+                made = LOWERINGS[node.op_type](self.builder, Node(node, wide, opset, self.body))
+            except Refused as error:
+                refusal = error
+            else:
+                return self.half.narrow(self.builder, node, opset, views, [made] if isinstance(made, View) else made)
+        function = function_body(node, views, opset)
+        if function is not None:
+            try:
+                return self._function(node, function, [view for view in views if view is not None])
+            except Refused as error:
+                raise refusal or error from None
+        raise refusal or _unknown(node)
+
+    def _function(self, node: ir.Node, function: FunctionBody, inputs: Sequence[View]) -> list[View]:
+        """The outputs of ``function``; its nodes are accounted for as the one that they stand for."""
+        inner = _Lowering(self.model, self.recipe, self.builder, self)
+        inner.opsets, inner.label = {**self.opsets, **function.opsets}, self.builder.source
+        inner.nodes, inner.refusals = [], []
+        inner.views.update(zip(function.graph.inputs, inputs, strict=True))
+        for part in function.graph:
+            inner._node(part)
+        for refused in inner.refusals:
+            raise Refused(f"{refused.op_type}, of which it is made, is not possible: {refused.reason}", refused.remedy)
+        made: list[View] = []
+        for value, output in zip(node.outputs, function.graph.outputs, strict=False):
+            view = inner._view(output)
+            if view is None and value.name:
+                raise Refused(f"its output '{output.name}' is not there in this form")
+            made.append(view or made[0])
+        return made
 
     def _keep(self, node: ir.Node, made: list[View], views: list[View | None], opset: int, start: int) -> None:
         fresh = {id(tensor) for op in self.graph.ops[start:] for tensor in op.outputs}
@@ -252,20 +298,24 @@ class _Lowering:
         line = line_of(node.metadata_props)
         self.nodes.append(NodeLowering(self.builder.source, node.op_type, kinds, line, how))
 
-    def _try_fold_or_refuse(self, node: ir.Node, opset: int) -> None:
-        views = [None if value is None else self._view(value) for value in node.inputs]
-        if node.domain not in _STANDARD:
-            self._refuse(
-                node,
-                f"it belongs to the domain '{node.domain}', whose ops EdgeKit does not know",
-                "Replace it by standard ONNX ops before the export.",
-            )
-        elif not self._folded(node, views, opset):
-            self._refuse(node, "EdgeKit has no lowering for this op", "Replace it by other ops in the source network.")
-
     def _refuse(self, node: ir.Node, reason: str, remedy: str) -> None:
         name = _label(node)
         self.refusals.append(_Refusal(name, node.op_type, reason, remedy, line_of(node.metadata_props)))
+
+
+def _half_precision(builder: Builder, outer: _Lowering | None) -> HalfPrecision:
+    """What is known of float16 tensors: in a subgraph, what its surroundings know and more."""
+    if outer is None:
+        return HalfPrecision()
+    return outer.half if outer.builder is builder else HalfPrecision(outer.half)
+
+
+def _unknown(node: ir.Node) -> Refused:
+    if node.domain in _STANDARD:
+        general = "EdgeKit has no lowering for this op", "Replace it by other ops in the source network."
+        return Refused(*REASONS.get(node.op_type, general))
+    reason = f"it belongs to the domain '{node.domain}', whose ops EdgeKit does not know"
+    return Refused(reason, "Replace it by standard ONNX ops before the export.")
 
 
 def _label(node: ir.Node) -> str:

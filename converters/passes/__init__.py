@@ -13,7 +13,10 @@ from edgekit.converters.passes.fold_affine import fold_affine
 from edgekit.converters.passes.fold_pad import fold_pad
 from edgekit.converters.passes.fuse_gelu import fuse_gelu
 from edgekit.converters.passes.fuse_hard_swish import fuse_hard_swish
+from edgekit.converters.passes.fuse_mish import fuse_mish
 from edgekit.converters.passes.inline_functions import inline_functions
+from edgekit.converters.passes.last_step import last_step
+from edgekit.converters.passes.stack_lstm import stack_lstm
 from edgekit.errors import InternalError
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ PORTABLE_PASSES: tuple[Pass, ...] = (
 LITERT_PASSES: tuple[Pass, ...] = (
     *PORTABLE_PASSES,
     fuse_gelu,
+    fuse_mish,
     fuse_hard_swish,  # also rewrites clip(x + 3, 0, 6) / 6 to HardSigmoid, which has its own lowering
+    last_step,  # before the stacking, which may then leave out the layer's other steps
+    stack_lstm,
 )
 
 

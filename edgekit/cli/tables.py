@@ -9,11 +9,13 @@ from edgekit.artifacts import TensorSpec, VerifyReport
 from edgekit.cli.files import megabytes
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from edgekit.bundle.manifest import Manifest
+    from edgekit.report import ConversionReport
 
-__all__ = ["comparisons", "counts", "grid", "tensors", "variants"]
+__all__ = ["comparisons", "conversion_report", "counts", "grid", "tensors", "variants"]
 
 
 def grid(*columns: str) -> Table:
@@ -56,6 +58,25 @@ def counts(ops: Mapping[str, int]) -> str:
     """Ops by number, the most frequent first."""
     ordered = sorted(ops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {name}" for name, count in ordered)
+
+
+def conversion_report(report: ConversionReport) -> list[RenderableType]:
+    """One row for each node, then what runs outside XNNPACK, and the layer that is furthest off."""
+    from rich.text import Text
+
+    table = grid("node", "op", "became", "outside XNNPACK", "GPU hint", "source")
+    for node in report.nodes:
+        became = " ".join(node.ops) or node.how
+        cells = (node.node, node.op_type, became, " ".join(node.not_xnnpack), "; ".join(node.gpu_hints), node.source)
+        table.add_row(*(Text(cell) for cell in cells))
+    outside = counts(report.not_xnnpack) or "none"
+    lines = [f"{report.ops} ops in {report.partitions} XNNPACK partitions; outside: {outside}"]
+    if report.worst is not None:
+        lines.append(f"{len(report.layers)} inner values compared with ONNX Runtime; furthest off: '{report.worst.name}' "
+                     f"by {report.worst.max_abs_diff:.3g} of {report.worst.allowed_abs_diff:.3g} allowed")
+    if report.first_off is not None:
+        lines.append(f"The first that is off: '{report.first_off.name}' by {report.first_off.max_abs_diff:.3g}")
+    return [table, Text("\n".join(lines))]
 
 
 def variants(manifest: Manifest) -> Table:

@@ -1,5 +1,5 @@
-"""What became of a model: per node, where it runs, how far it is off."""
+"""What became of a model: per node, where it runs, how far it is off (``conversion.report_conversion``)."""
 
-from edgekit.report.conversion import ConversionReport, NodeReport, report_conversion
+from edgekit.report.types import ConversionReport, NodeReport
 
-__all__ = ["ConversionReport", "NodeReport", "report_conversion"]
+__all__ = ["ConversionReport", "NodeReport"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
-import msgspec
 import numpy as np
 
 from edgekit import isolate
@@ -16,37 +14,9 @@ from edgekit.errors import BadModel, InternalError
 from edgekit.parity import compare_outputs, reference_sample, run_isolated
 from edgekit.recipe import ConvertRecipe
 from edgekit.report.placement import gpu_hint, place
+from edgekit.report.types import ConversionReport, NodeReport
 
-__all__ = ["ConversionReport", "NodeReport", "report_conversion"]
-
-
-class NodeReport(msgspec.Struct, frozen=True):
-    """One ONNX node. ``not_xnnpack``: its ops that XNNPACK leaves to the built-in kernels; ``gpu_hints``: why the GPU
-    delegate would leave some to the CPU (documented rules, not a compilation).
-    """
-
-    node: str
-    op_type: str
-    how: str
-    ops: tuple[str, ...]
-    source: str
-    not_xnnpack: tuple[str, ...]
-    gpu_hints: tuple[str, ...]
-
-
-class ConversionReport(msgspec.Struct, frozen=True):
-    """``partitions``: pieces that XNNPACK takes (1 is best). ``layers``: every float value inside the network, LiteRT
-    against ONNX Runtime, in the order of computation; ``first_off`` is the first that fails, where the fault is to be
-    looked for, ``worst`` the one nearest to its limit or furthest beyond.
-    """
-
-    ops: int
-    partitions: int
-    not_xnnpack: Mapping[str, int]
-    nodes: tuple[NodeReport, ...]
-    layers: tuple[OutputError, ...]
-    first_off: OutputError | None
-    worst: OutputError | None
+__all__ = ["report_conversion"]
 
 
 def report_conversion(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe()) -> ConversionReport:
@@ -55,6 +25,7 @@ def report_conversion(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe())
     Raises what ``to_litert`` raises, and BadModel or EngineError where an engine refuses one of the graphs.
     """
     conversion = to_litert(model, recipe)
+    assert isinstance(conversion.model, LiteRTModel)
     placement = place(conversion.model.data)
     opened = probe(model, recipe)
     if len(placement.delegated) != len(opened.ops):

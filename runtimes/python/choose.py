@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.artifacts import TensorSpec
+from edgekit.artifacts import Engine, TensorSpec
 from edgekit.bundle.manifest import Manifest, Variant
 from edgekit.errors import UnknownName
 
-__all__ = ["choose_variant", "image_axes", "takes_resolution"]
+__all__ = ["best_variants", "image_axes", "takes_resolution"]
 
 
 def image_axes(spec: TensorSpec) -> tuple[int, int] | None:
@@ -27,36 +27,38 @@ def takes_resolution(variant: Variant, resolution: tuple[int, int]) -> bool:
         variant.inputs[0].shape[axis] in (-1, side) for axis, side in zip(axes, resolution, strict=True))
 
 
-def choose_variant(manifest: Manifest, engine: str, resolution: tuple[int, int] | None = None,
-                   variant_id: str | None = None) -> Variant:
-    """The variant of ``engine`` that runs.
+def best_variants(manifest: Manifest, engines: Sequence[Engine], resolution: tuple[int, int] | None = None,
+                  variant_id: str | None = None) -> tuple[Variant, ...]:
+    """The variant to run on each of ``engines`` that has one, in the order of ``engines``; at least one.
 
     ``variant_id`` names it. Else, with ``resolution``, the first one fixed to exactly that, else the first one that
     takes it; without, the first one listed. Raises UnknownName with what the bundle has.
     """
-    variants = [variant for variant in manifest.variants if variant.engine == engine]
+    variants = [variant for engine in engines for variant in manifest.variants if variant.engine == engine]
     if not variants:
-        raise UnknownName.of(f"engine of bundle '{manifest.name}'", engine,
+        raise UnknownName.of(f"engine of bundle '{manifest.name}'", " or ".join(engines),
                              dict.fromkeys(variant.engine for variant in manifest.variants))
-    if variant_id is not None:
-        variants = [variant for variant in variants if variant.id == variant_id]
-        if not variants:
-            raise UnknownName.of(f"{engine} variant of bundle '{manifest.name}'", variant_id, _ids(manifest, engine))
-    if resolution is None:
-        return variants[0]
+    named = [variant for variant in variants if variant_id in (None, variant.id)]
+    if not named:
+        raise UnknownName.of(f"variant of bundle '{manifest.name}' for {' or '.join(engines)}", str(variant_id),
+                             [variant.id for variant in variants])
+    if resolution is not None:
+        # Stable: what is fixed to it moves ahead of what merely takes it, and the order stays otherwise.
+        named = sorted(_taking(named, resolution, manifest.name), key=lambda variant: variant.resolution != resolution)
+    first = {variant.engine: variant for variant in reversed(named)}
+    return tuple(first[engine] for engine in engines if engine in first)
+
+
+def _taking(variants: Sequence[Variant], resolution: tuple[int, int], bundle: str) -> list[Variant]:
     fitting = [variant for variant in variants if takes_resolution(variant, resolution)]
     if not fitting:
-        raise UnknownName.of(f"resolution of bundle '{manifest.name}'", _text(resolution), _resolutions(variants))
-    return next((variant for variant in fitting if variant.resolution == resolution), fitting[0])
-
-
-def _ids(manifest: Manifest, engine: str) -> list[str]:
-    return [variant.id for variant in manifest.variants if variant.engine == engine]
+        raise UnknownName.of(f"resolution of bundle '{bundle}'", _text(resolution), _resolutions(variants))
+    return fitting
 
 
 def _resolutions(variants: Sequence[Variant]) -> list[str]:
     fixed = [variant.resolution or _fixed_size(variant) for variant in variants]
-    return sorted({_text(resolution) for resolution in fixed if resolution is not None})
+    return [_text(resolution) for resolution in sorted({each for each in fixed if each is not None})]
 
 
 def _fixed_size(variant: Variant) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ class FeedCheck:
     """Checks the arrays for a fixed set of inputs: names, dtype, rank, shape, and that floats are finite.
 
     NaN and infinity are refused because they spread through a network and come out as a plausible answer. The test
-    costs one pass, about 20 us for 224 x 224 x 3 floats.
+    costs one pass: for 224 x 224 x 3 floats 20 us when they are in the processor's cache, 80 us when they are not.
     """
 
     def __init__(self, specs: Sequence[TensorSpec], finite: bool = True) -> None:

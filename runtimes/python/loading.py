@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgekit.artifacts import Engine, TensorSpec
+from edgekit.artifacts import TensorSpec
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import Manifest, Variant
 from edgekit.errors import BadBundle, EngineError, MissingExtra, UnknownName
-from edgekit.runtime.choose import choose_variant, image_axes
+from edgekit.runtime.choose import best_variants, image_axes
 from edgekit.runtime.classify import Classifier, parse_labels
 from edgekit.runtime.engines import ENGINES, Session, is_available, open_session
 from edgekit.runtime.options import RuntimeOptions
@@ -28,7 +28,8 @@ _PACKAGE = {"litert": "ai-edge-litert", "ort": "onnxruntime"}
 def load(path: Path | str, engine: _EngineChoice = "auto", options: RuntimeOptions = RuntimeOptions()) -> Runtime:
     """Open the bundle at ``path`` and load one of its variants.
 
-    "auto" takes LiteRT when the bundle has a variant for it and a package of it can be imported, else ONNX Runtime.
+    "auto" takes LiteRT when the bundle has a fitting variant for it and a package of it can be imported, else ONNX
+    Runtime.
     Only the entries that are used (the model, the labels) are read and hashed, once, before an engine sees them.
 
     Raises BadBundle (SchemaTooNew, SignatureMismatch), BadKey, UnknownName (an engine, a resolution or a variant that
@@ -37,9 +38,10 @@ def load(path: Path | str, engine: _EngineChoice = "auto", options: RuntimeOptio
     if engine not in get_args(_EngineChoice):
         raise UnknownName.of("engine", engine, get_args(_EngineChoice))
     with Bundle.open(path, public_key=options.public_key, require_signature=options.require_signature) as bundle:
-        chosen = _auto_engine(bundle.manifest) if engine == "auto" else engine
+        engines = ENGINES if engine == "auto" else (engine,)
+        variants = best_variants(bundle.manifest, engines, options.resolution, options.variant)
+        variant = _first_available(bundle.manifest, variants) if engine == "auto" else variants[0]
         # All that the manifest alone can have wrong is found before the engine is started.
-        variant = choose_variant(bundle.manifest, chosen, options.resolution, options.variant)
         loaded = _describe(bundle, variant, options)
         session = _open(bundle, variant, options)
     try:
@@ -52,14 +54,14 @@ def load(path: Path | str, engine: _EngineChoice = "auto", options: RuntimeOptio
         raise
 
 
-def _auto_engine(manifest: Manifest) -> Engine:
-    present = [engine for engine in ENGINES if any(variant.engine == engine for variant in manifest.variants)]
-    for engine in present:
-        if is_available(engine):
-            return engine
-    lines = " or ".join(MissingExtra.of(_PACKAGE[engine], engine).remedy.partition(": ")[2] for engine in present)
-    raise MissingExtra(f"The bundle '{manifest.name}' has variants for {' and '.join(present)}, and no package for "
-                       f"{'either' if len(present) > 1 else 'it'} can be imported.", f"Install one with: {lines}")
+def _first_available(manifest: Manifest, variants: Sequence[Variant]) -> Variant:
+    for variant in variants:
+        if is_available(variant.engine):
+            return variant
+    engines = [variant.engine for variant in variants]
+    lines = " or ".join(MissingExtra.of(_PACKAGE[engine], engine).remedy.partition(": ")[2] for engine in engines)
+    raise MissingExtra(f"The bundle '{manifest.name}' has a variant for {' and '.join(engines)}, and no package for "
+                       f"{'either' if len(engines) > 1 else 'it'} can be imported.", f"Install one with: {lines}")
 
 
 def _describe(bundle: Bundle, variant: Variant, options: RuntimeOptions) -> Loaded:

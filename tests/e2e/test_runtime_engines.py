@@ -138,6 +138,18 @@ def test_onnx_runtime_keeps_no_copy_of_the_file_alive() -> None:
         assert session.run({"image": images(1, 3, 4, 6)})["scores"].shape == (1, 3)
 
 
+def test_the_ort_format_runs_like_onnx(tmp_path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "a.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(colour_onnx(), options)
+    image = images(2, 3, 5, 7)
+    with open_session("ort", (tmp_path / "a.ort").read_bytes(), threads=2) as session:
+        np.testing.assert_allclose(session.run({"image": image})["scores"], image.mean((2, 3)), rtol=1e-5, atol=1e-6)
+
+
 def test_onnx_runtime_failures_are_engine_errors() -> None:
     from onnx import TensorProto, helper
 
@@ -210,19 +222,24 @@ class _Blocker:
 
 
 def _fake(monkeypatch: pytest.MonkeyPatch, module: str, version: str) -> Any:
+    """Put in a package: a module with the class, or (as TensorFlow has it) an attribute that is no module."""
     interpreter = SimpleNamespace(origin=module)
-    parent = ModuleType(module.partition(".")[0])
+    name, _, rest = module.partition(".")
+    parent = ModuleType(name)
     parent.__version__ = version  # type: ignore[attr-defined]
-    child = ModuleType(module)
-    child.Interpreter = interpreter  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, parent.__name__, parent)
-    monkeypatch.setitem(sys.modules, module, child)
+    monkeypatch.setitem(sys.modules, name, parent)
+    if name == "tensorflow":
+        parent.lite = SimpleNamespace(Interpreter=interpreter)  # type: ignore[attr-defined]
+    else:
+        child = ModuleType(f"{name}.{rest}")
+        child.Interpreter = interpreter  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module, child)
     return interpreter
 
 
 def test_the_packages_of_litert_are_tried_in_order(no_engines: pytest.MonkeyPatch) -> None:
     no_engines.setattr(np, "__version__", "1.26.4")
-    for module, version, name in (("tensorflow.lite", "2.20", "tensorflow 2.20"),
+    for module, version, name in (("tensorflow", "2.20", "tensorflow 2.20"),
                                   ("tflite_runtime.interpreter", "2.14.0", "tflite-runtime 2.14.0"),
                                   ("ai_edge_litert.interpreter", "2.3.0", "ai-edge-litert 2.3.0")):
         interpreter = _fake(no_engines, module, version)
@@ -235,7 +252,7 @@ def test_tflite_runtime_is_passed_over_under_numpy_2(no_engines: pytest.MonkeyPa
     no_engines.setattr(np, "__version__", "2.4.6")
     with pytest.raises(MissingExtra, match=r"tflite-runtime 2\.14\.0 needs numpy below 2, and this is 2\.4\.6"):
         import_interpreter()
-    tensorflow = _fake(no_engines, "tensorflow.lite", "2.20")
+    tensorflow = _fake(no_engines, "tensorflow", "2.20")
     assert import_interpreter() == (tensorflow, "tensorflow 2.20")
 
 

@@ -81,17 +81,17 @@ def test_only_the_entries_that_are_used_are_hashed_and_once(bundle: Path, monkey
 
 
 def test_the_engine_gets_the_bytes_that_were_hashed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bytes] = []
+    seen: list[tuple[bytes, int]] = []
 
     def spy(engine: str, data: bytes, threads: int) -> object:
-        seen.append(data)
+        seen.append((data, threads))
         return open_session(engine, data, threads)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loading_module, "open_session", spy)
     load(bundle, "ort", RuntimeOptions(threads=2)).close()
     with Bundle.open(bundle) as opened:
         wanted = {entry.name: entry.sha256 for entry in opened.manifest.entries}["models/a.onnx"]
-    assert [hashlib.sha256(data).hexdigest() for data in seen] == [wanted]
+    assert [(hashlib.sha256(data).hexdigest(), threads) for data, threads in seen] == [(wanted, 2)]
 
 
 @pytest.mark.parametrize("engine", ["litert", "ort"])
@@ -139,8 +139,10 @@ def test_signatures_are_checked_with_the_key_as_file_or_bytes(bundle: Path, tmp_
 def test_unknown_engines_and_variants_list_the_known_ones(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"'tvm'.*Known: auto, litert, ort"):
         load(bundle, "tvm")  # type: ignore[arg-type]
-    with pytest.raises(UnknownName, match=r"'nope'.*Known: litert--1"):
+    with pytest.raises(UnknownName, match=r"'nope'.*Known: litert--1, ort-any"):
         load(bundle, options=RuntimeOptions(variant="nope"))
+    with load(bundle, options=RuntimeOptions(variant="ort-any")) as runtime:
+        assert runtime.engine == "ort"
     only_ort = write_colours(tmp_path / "ort.edge", (ort_variant(),))
     with pytest.raises(UnknownName, match=r"'litert'.*Known: ort"):
         load(only_ort, "litert")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import numpy_helper
 
@@ -108,9 +110,7 @@ POOL = [
     Case("GlobalMaxPool", [IMAGE]),
 ]
 
-UNARY: list[Case] = [
-    Case(op, [(2, 3, 5)], attributes, low=low, high=high)
-    for op, attributes, low, high in [
+_UNARY: list[tuple[str, dict[str, Any], float, float]] = [
         ("Abs", {}, -2, 2), ("Ceil", {}, -2, 2), ("Cos", {}, -2, 2), ("Exp", {}, -2, 2), ("Floor", {}, -2, 2),
         ("Log", {}, 0.1, 2), ("Neg", {}, -2, 2), ("Relu", {}, -2, 2), ("Round", {}, -3, 3), ("Sigmoid", {}, -2, 2),
         ("Sign", {}, -2, 2), ("Sin", {}, -2, 2), ("Sqrt", {}, 0, 2), ("Tanh", {}, -2, 2), ("Reciprocal", {}, 1, 2),
@@ -121,8 +121,8 @@ UNARY: list[Case] = [
         ("Mish", {}, -5, 5), ("ThresholdedRelu", {"alpha": 0.7}, -2, 2), ("Identity", {}, -2, 2),
         ("Softmax", {}, -2, 2), ("Softmax", {"axis": 1}, -2, 2), ("LogSoftmax", {"axis": 0}, -2, 2),
         ("LpNormalization", {"axis": 1}, -2, 2), ("LpNormalization", {"axis": -1, "p": 1}, -2, 2),
-    ]
 ]  # fmt: skip
+UNARY = [Case(op, [(2, 3, 5)], attributes, low=low, high=high) for op, attributes, low, high in _UNARY]
 ACTIVATION = [
     Case("PRelu", [IMAGE, weights(4, 1, 1)]),
     Case("PRelu", [IMAGE, floats(0.3)]),

@@ -8,7 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.artifacts import Array, Conversion
+from edgekit.artifacts import Array, Conversion, LiteRTModel
 from edgekit.converters.onnx_model import describe
 from edgekit.converters.onnx_to_litert import pack_signatures, to_litert
 from edgekit.errors import BadRecipe, UnknownName
@@ -44,6 +44,11 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def litert(conversion: Conversion) -> LiteRTModel:
+    assert isinstance(conversion.model, LiteRTModel)
+    return conversion.model
+
+
 def run_signature(conversion: Conversion, name: str, **feeds: Array) -> Array:
     runner = Interpreter(model_content=conversion.model.data).get_signature_runner(name)
     (result,) = runner(**feeds).values()
@@ -60,7 +65,7 @@ def test_resolutions_share_their_weights() -> None:
     alone = to_litert(model, ConvertRecipe(shapes={"x": (1, 3, 32, 32)}))
     parts = {f"side_{side}": (model, ConvertRecipe(shapes={"x": (1, 3, side, side)})) for side in (16, 24, 32)}
     packed = pack_signatures(parts)
-    assert [signature.name for signature in packed.model.signatures] == list(parts)
+    assert [signature.name for signature in litert(packed).signatures] == list(parts)
     assert len(packed.model.data) < 1.05 * len(alone.model.data)
     for side in (16, 24, 32):
         x = _RNG.standard_normal((1, 3, side, side)).astype(np.float32)
@@ -86,7 +91,7 @@ def test_dynamic_parts_keep_their_own_placeholders() -> None:
     packed = pack_signatures(
         {"fixed": (model, ConvertRecipe(shapes={"x": (1, 3, 24, 24)})), "free": (model, ConvertRecipe())}
     )
-    shapes = {s.name: s.inputs[0].shape for s in packed.model.signatures}
+    shapes = {s.name: s.inputs[0].shape for s in litert(packed).signatures}
     assert shapes == {"fixed": (1, 24, 24, 3), "free": (1, -1, -1, 3)}
 
 

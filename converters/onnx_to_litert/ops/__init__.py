@@ -12,8 +12,11 @@ from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.node import Node
 from edgekit.converters.onnx_to_litert.ops import activation as act
 from edgekit.converters.onnx_to_litert.ops import (
+    bits,
+    control,
     conv,
     elementwise,
+    indexing,
     matmul,
     norm,
     pool,
@@ -21,12 +24,14 @@ from edgekit.converters.onnx_to_litert.ops import (
     recurrent,
     reduce,
     resize,
+    selection,
     shape,
     slicing,
+    transcendental,
 )
 from edgekit.converters.onnx_to_litert.view import View
 
-__all__ = ["LOWERINGS", "Lowering"]
+__all__ = ["LOWERINGS", "REASONS", "Lowering"]
 
 Lowering = Callable[[Builder, Node], View | list[View]]
 
@@ -78,7 +83,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Cast": elementwise.cast,
     "CastLike": elementwise.cast,
     "Div": elementwise.divide,
-    "Dropout": elementwise.identity_op,
+    "Dropout": elementwise.dropout,
     "Identity": elementwise.identity_op,
     "Max": elementwise.variadic("MAXIMUM"),
     "Min": elementwise.variadic("MINIMUM"),
@@ -88,6 +93,16 @@ LOWERINGS: dict[str, Lowering] = {
     "Reciprocal": elementwise.reciprocal,
     "Sum": elementwise.variadic("ADD"),
     "Where": elementwise.where,
+    **{name: transcendental.elementwise(function) for name, function in transcendental.FUNCTIONS.items()},
+    "BitCast": bits.bit_cast,
+    "BitShift": bits.bit_shift,
+    "BitwiseAnd": bits.bitwise_and,
+    "BitwiseNot": bits.bitwise_not,
+    "BitwiseOr": bits.bitwise_or,
+    "BitwiseXor": bits.bitwise_xor,
+    "IsInf": bits.is_inf,
+    "IsNaN": bits.is_nan,
+    "Mean": elementwise.mean,
     # reductions
     **{name: reduce.reduction(kind) for name, kind in reduce.REDUCTIONS.items()},
     "ReduceL1": reduce.reduction("SUM", before=reduce.absolute),
@@ -97,7 +112,10 @@ LOWERINGS: dict[str, Lowering] = {
     "ReduceSumSquare": reduce.reduction("SUM", before=reduce.square),
     "ArgMax": reduce.arg_extreme("ARG_MAX"),
     "ArgMin": reduce.arg_extreme("ARG_MIN"),
-    # recurrent
+    # control flow and recurrent
+    "If": control.if_op,
+    "Loop": control.loop,
+    "Scan": control.scan,
     "GRU": recurrent.gru,
     "LSTM": recurrent.lstm,
     "RNN": recurrent.rnn,
@@ -112,6 +130,24 @@ LOWERINGS: dict[str, Lowering] = {
     "Tile": shape.tile,
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
+    # indexing and selection
+    "Compress": selection.compress,
+    "CumProd": selection.cum_prod,
+    "CumSum": selection.cum_sum,
+    "EyeLike": selection.eye_like,
+    "GatherElements": indexing.gather_elements,
+    "GatherND": indexing.gather_nd,
+    "Hardmax": selection.hardmax,
+    "NonZero": selection.non_zero,
+    "OneHot": selection.one_hot,
+    "Range": selection.range_op,
+    "ReverseSequence": selection.reverse_sequence,
+    "Scatter": indexing.scatter_elements,
+    "ScatterElements": indexing.scatter_elements,
+    "ScatterND": indexing.scatter_nd,
+    "TensorScatter": indexing.tensor_scatter,
+    "TopK": selection.top_k,
+    "Trilu": selection.trilu,
     # slicing
     "Concat": slicing.concat,
     "Gather": slicing.gather,
@@ -119,3 +155,6 @@ LOWERINGS: dict[str, Lowering] = {
     "Slice": slicing.slice_op,
     "Split": slicing.split,
 }
+
+#: why an op is not in the list, where that is known: op -> (reason, remedy)
+REASONS: dict[str, tuple[str, str]] = {**control.UNKNOWN_KINDS}

@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
-from edgekit.converters.onnx_to_litert.view import View, align, identity, store
+from edgekit.converters.onnx_to_litert.view import View, align, identity, reshape_view, store
 
 __all__ = [
     "celu",
@@ -37,9 +37,15 @@ def leaky_relu(b: Builder, node: Node) -> View:
 
 
 def prelu(b: Builder, node: Node) -> View:
-    """PRelu -> PRELU, the slope broadcast to the input."""
-    tensors, order = align(b, [node.floats(0), node.floats(1)])
-    return View(b.emit("PRELU", tensors, tensors[0].shape, np.float32), order)
+    """PRelu -> PRELU for slopes along the last stored axis, else max(x, 0) + slope * min(x, 0)."""
+    given, slopes = node.floats(0), node.floats(1)
+    if node.opset < 7 and slopes.rank == 1 and given.rank > 2:
+        slopes = reshape_view(b, slopes, (*slopes.shape, *(1,) * (given.rank - 2)))  # they belong to the channels
+    (x, slope), order = align(b, [given, slopes])
+    if slope.data is not None and slope.rank and all(dim == 1 for dim in slope.shape[:-1]):
+        return View(b.emit("PRELU", [x, slope], x.shape, np.float32), order)
+    below = b.binary("MUL", b.binary("MINIMUM", x, b.scalar(0.0, x)), slope)
+    return View(b.binary("ADD", b.unary("RELU", x), below), order)
 
 
 def hard_swish(b: Builder, node: Node) -> View:
@@ -82,9 +88,12 @@ def softplus(b: Builder, node: Node) -> View:
 
 
 def mish(b: Builder, node: Node) -> View:
-    """Mish: x * tanh(softplus(x))."""
+    """Mish: x * tanh(softplus(x)) = x * n / (n + 2) with n = e^x (e^x + 2), which is 1 in float32 from x = 20 on."""
     x = node.floats(0)
-    return x.with_tensor(b.binary("MUL", x.tensor, b.unary("TANH", softplus(b, node).tensor)))
+    grown = b.unary("EXP", b.binary("MINIMUM", x.tensor, b.scalar(20.0, x.tensor)))
+    above = b.binary("MUL", grown, b.binary("ADD", grown, b.scalar(2.0, grown)))
+    gate = b.binary("DIV", above, b.binary("ADD", above, b.scalar(2.0, above)))
+    return x.with_tensor(b.binary("MUL", x.tensor, gate))
 
 
 def softsign(b: Builder, node: Node) -> View:

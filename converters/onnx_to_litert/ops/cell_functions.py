@@ -36,13 +36,13 @@ def _softsign(b: Builder, x: Tensor, alpha: float, beta: float) -> Tensor:
 
 
 #: lower-case name -> (the function, the defaults of the parameters that it takes out of the attributes' lists)
-_FUNCTIONS: dict[str, tuple[_Parametric, dict[str, float]]] = {
+_FUNCTIONS: dict[str, tuple[_Parametric, dict[str, float | None]]] = {
     "sigmoid": (_op("LOGISTIC"), {}),
     "tanh": (_op("TANH"), {}),
     "relu": (_op("RELU"), {}),
     "softsign": (_softsign, {}),
     "affine": (_affine, {"alpha": 1.0, "beta": 0.0}),
-    "scaledtanh": (_scaled_tanh, {"alpha": 1.0, "beta": 1.0}),
+    "scaledtanh": (_scaled_tanh, {"alpha": None, "beta": None}),  # ONNX gives it no defaults
     "hardsigmoid": (_hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
     "leakyrelu": (lambda b, x, alpha, beta: b.unary("LEAKY_RELU", x, alpha=alpha), {"alpha": 0.01}),
 }
@@ -64,6 +64,10 @@ def _function(name: str, given: dict[str, list[float]]) -> Function:
         known = "Affine, HardSigmoid, LeakyRelu, Relu, ScaledTanh, Sigmoid, Softsign, Tanh"
         raise Refused(f"its activation '{name}' is none that EdgeKit knows here ({known})", "Use one of these.")
     function, parameters = _FUNCTIONS[name.lower()]
-    values = {key: given[key].pop(0) if given[key] else default for key, default in parameters.items()}
-    alpha, beta = values.get("alpha", 0.0), values.get("beta", 0.0)
-    return lambda b, x: function(b, x, alpha, beta)
+    values = {"alpha": 0.0, "beta": 0.0}
+    for key, default in parameters.items():
+        value = given[key].pop(0) if given[key] else default
+        if value is None:
+            raise Refused(f"its activation '{name}' has no {key}", f"Set activation_{key}.")
+        values[key] = value
+    return lambda b, x: function(b, x, values["alpha"], values["beta"])

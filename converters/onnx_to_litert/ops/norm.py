@@ -75,6 +75,9 @@ def lp_norm(b: Builder, node: Node) -> View:
     norm = b.reduce("SUM", parts, axis, keep=True)
     if p == 2:
         norm = b.unary("SQRT", norm)
+    # zeros stay zeros
+    empty = b.binary("EQUAL", norm, b.scalar(0.0, norm), np.bool_)
+    norm = b.emit("SELECT_V2", [empty, b.scalar(1.0, norm), norm], norm.shape, norm.dtype)
     return x.with_tensor(b.binary("DIV", x.tensor, norm))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Shape, Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.ops.cell_functions import Function, cell_functions
-from edgekit.converters.onnx_to_litert.subgraphs import while_loop
+from edgekit.converters.onnx_to_litert.subgraphs import Loop, Variable
 from edgekit.converters.onnx_to_litert.view import View, store
 
 __all__ = ["gru", "lstm", "rnn"]
@@ -25,6 +26,8 @@ __all__ = ["gru", "lstm", "rnn"]
 Step = Callable[[Builder, Tensor, list[Tensor]], list[Tensor]]
 #: zeros up to this size are a constant, larger ones are filled in at run time instead of making the file larger
 _LARGEST_ZEROS_BYTES = 4096
+#: a Y larger than this is written by two nested loops
+_LARGEST_COPY_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +183,12 @@ def _cell(b: Builder, node: Node, direction: int, gates: int, functions: list[Fu
     hidden = recurrent.shape[1]
     bias = recurrent_bias = b.const(np.zeros(gates * hidden, np.float32))
     for both in _part(b, node, 3, direction):
-        bias, recurrent_bias = _rows(b, both, gates * hidden, 0), _rows(b, both, gates * hidden, 1)
-        apart = np.zeros(gates * hidden, np.float32)
-        if gates == 3 and node.integer("linear_before_reset", 0):
-            apart[2 * hidden :] = 1
-        bias = _arithmetic(b, "ADD", bias, _arithmetic(b, "MUL", recurrent_bias, b.const(1 - apart)))
-        recurrent_bias = _arithmetic(b, "MUL", recurrent_bias, b.const(apart))
+        bias, added = _rows(b, both, gates * hidden, 0), _rows(b, both, gates * hidden, 1)
+        if gates == 3 and node.integer("linear_before_reset", 0):  # the last gate's goes into the product with r
+            apart = np.repeat(np.array([0, 0, 1], np.float32), hidden)
+            recurrent_bias = _arithmetic(b, "MUL", added, b.const(apart))
+            added = _arithmetic(b, "MUL", added, b.const(1 - apart))
+        bias = _arithmetic(b, "ADD", bias, added)
     return _Cell(hidden, kernel, recurrent, bias, recurrent_bias, functions, node.real("clip", 0.0))
 
 
@@ -199,11 +202,9 @@ def _part(b: Builder, node: Node, index: int, direction: int) -> list[Tensor]:
 
 def _rows(b: Builder, x: Tensor, count: int, block: int) -> Tensor:
     """``count`` rows of the first axis, from row ``count * block`` on."""
-    begin, end = count * block, count * (block + 1)
     if x.data is not None:
-        return b.const(np.ascontiguousarray(x.data[begin:end]), x.name)
-    rest = x.rank - 1
-    return b.strided_slice(x, [begin, *[0] * rest], [end, *x.shape[1:]], [1] * x.rank)
+        return b.const(np.ascontiguousarray(x.data[count * block : count * (block + 1)]), x.name)
+    return _slice(b, x, 0, count * block, count)
 
 
 def _initial_state(b: Builder, node: Node, index: int, direction: int, row: Shape) -> Tensor:
@@ -262,45 +263,132 @@ def _run(
 ) -> tuple[list[list[Tensor]], list[Tensor]]:
     """The final states of each direction and, if wanted, the outputs of all steps (else [])."""
 
-    def one_step(b: Builder, one: _Direction, index: Tensor, states: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """The states after the step at time ``index``, and the row of Y."""
-        row = one.rows
-        if sequence.length != 1:
-            row = b.emit("GATHER", [row, index], sequence.row(row.shape[2]), row.dtype, axis=sequence.axis)
-        new = one.step(b, row, states)
+    def steps(b: Builder, number: Tensor, rows: list[Tensor], states: list[list[Tensor]]) -> _Made:
+        """One step of every direction, the ``number``-th."""
+        made = [one.step(b, row, before) for one, row, before in zip(directions, rows, states, strict=True)]
         if lengths is None:
-            return new, new[0]
-        alive = b.binary("LESS", index, lengths, np.bool_)
-        kept = [_select(b, alive, after, before) for after, before in zip(new, states, strict=True)]
-        return kept, _select(b, alive, new[0], b.scalar(0.0, new[0])) if want_all else new[0]
+            return made, [after[0] for after in made]
+        outputs = []
+        for one, after, before in zip(directions, made, states, strict=True):
+            time = b.binary("SUB", newest, number) if one.reverse else number
+            alive = b.binary("LESS", time, lengths, np.bool_)
+            outputs.append(_select(b, alive, after[0], b.scalar(0.0, after[0])))
+            after[:] = [_select(b, alive, new, old) for new, old in zip(after, before, strict=True)]
+        return made, outputs
 
-    count = len(directions[0].states)
-    if sequence.length == 1:
-        now = b.const(np.zeros(1, np.int32))
-        done = [one_step(b, one, now, one.states) for one in directions]
-        return [states for states, _ in done], [row for _, row in done] if want_all else []
+    rows, states = [one.rows for one in directions], [one.states for one in directions]
     limit = b.dims((sequence.length,))
-    newest = b.binary("SUB", limit, b.const(np.ones(1, np.int32))) if any(one.reverse for one in directions) else limit
+    newest = b.binary("SUB", limit, b.const(np.ones(1, np.int32))) if lengths is not None else limit
+    if sequence.length == 1:
+        states, outputs = steps(b, b.const(np.zeros(1, np.int32)), rows, states)
+        return states, outputs if want_all else []
+    over = _Over(sequence.axis, [one.reverse for one in directions], want_all)
+    block = _block_length(sequence, sum(one.states[0].shape[2] for one in directions))
+    if block and want_all and lengths is None:
+        return over.blocks(b, rows, states, block, steps)
+    return over.run(b, rows, states, limit, steps)
 
-    def body(inner: Builder, values: list[Tensor]) -> list[Tensor]:
-        time, results, written = values[0], [], []
-        for place, one in enumerate(directions):
-            index = inner.binary("SUB", newest, time) if one.reverse else time
-            states, row = one_step(inner, one, index, values[1 + place * count : 1 + (place + 1) * count])
-            results += states
-            if want_all:
-                start = inner.binary("MUL", index, inner.const(np.eye(3, dtype=np.int32)[sequence.axis]))
-                into = values[1 + len(directions) * count + place]
-                written.append(inner.emit("DYNAMIC_UPDATE_SLICE", [into, row, start], into.shape, into.dtype))
-        return [inner.binary("ADD", time, inner.const(np.ones(1, np.int32))), *results, *written]
 
-    initial = [b.const(np.zeros(1, np.int32)), *(state for one in directions for state in one.states)]
-    if want_all:
-        hidden = directions[0].states[0].shape[2]
-        initial += [_zeros(b, (*sequence.tensor.shape[:2], hidden)) for _ in directions]
-    final = while_loop(b, initial, lambda inner, values: [inner.binary("LESS", values[0], limit, np.bool_)], body)
-    states = [final[1 + place * count : 1 + (place + 1) * count] for place in range(len(directions))]
-    return states, final[1 + len(directions) * count :]
+_Made = tuple[list[list[Tensor]], list[Tensor]]
+_Steps = Callable[[Builder, Tensor, list[Tensor], list[list[Tensor]]], _Made]
+
+
+def _block_length(sequence: _Sequence, hidden: int) -> int:
+    """How many steps to take in an inner loop, 0 for no inner loop.
+
+    The engine copies Y, a variable of the loop, in every step: with T steps in a loop that is T * T rows. Two loops of
+    about sqrt(T) steps copy 2 * T * sqrt(T) rows.
+    """
+    batch = sequence.tensor.shape[1 - sequence.axis]
+    if min(sequence.length, batch) < 0 or sequence.length * batch * hidden * 4 < _LARGEST_COPY_BYTES:
+        return 0
+    root = isqrt(sequence.length)
+    return next((size for size in range(root, 2 * root) if sequence.length % size == 0), root)
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """A loop over ``axis`` of some tensors, backwards where ``reverse`` says so, which collects outputs if wanted."""
+
+    axis: int
+    reverse: list[bool]
+    want_all: bool
+
+    def run(
+        self, b: Builder, rows: list[Tensor], states: list[list[Tensor]], limit: Tensor, steps: _Steps
+    ) -> _Made:
+        """The states after ``limit`` steps, and what they put out: tensors as long as ``rows``."""
+        loop = Loop(b)
+        counter = loop.counter()
+        variables = [[loop.variable(state) for state in group] for group in states]
+        length = b.dims((rows[0].shape[self.axis],))
+        newest = _arithmetic(b, "ADD", length, b.const(-np.ones(1, np.int32))) if any(self.reverse) else length
+        places = [loop.body.binary("SUB", newest, counter.now) if back else counter.now for back in self.reverse]
+        taken = [self._take(loop.body, x, place) for x, place in zip(rows, places, strict=True)]
+        now = [[variable.now for variable in group] for group in variables]
+        after, outputs = steps(loop.body, counter.now, taken, now)
+        for group, results in zip(variables, after, strict=True):
+            for variable, result in zip(group, results, strict=True):
+                variable.next = result
+        collected = []
+        for output, place in zip(outputs, places, strict=True):
+            if self.want_all:
+                collected.append(self._collect(loop, output, place, rows[0].shape[self.axis]))
+        final = loop.run(loop.test.binary("LESS", counter.tested, limit, np.bool_))
+        return [[final[variable] for variable in group] for group in variables], [final[into] for into in collected]
+
+    def _take(self, b: Builder, x: Tensor, place: Tensor) -> Tensor:
+        shape = (*x.shape[: self.axis], 1, *x.shape[self.axis + 1 :])
+        return b.emit("GATHER", [x, place], shape, x.dtype, axis=self.axis)
+
+    def _collect(self, loop: Loop, row: Tensor, place: Tensor, length: int) -> Variable:
+        shape = (*row.shape[: self.axis], length, *row.shape[self.axis + 1 :])
+        into = loop.variable(_zeros(loop.outer, shape))
+        along = np.eye(row.rank, dtype=np.int32)[self.axis]
+        start = loop.body.binary("MUL", place, loop.body.const(along))
+        into.next = loop.body.emit("DYNAMIC_UPDATE_SLICE", [into.now, row, start], shape, row.dtype)
+        return into
+
+    def blocks(
+        self, b: Builder, rows: list[Tensor], states: list[list[Tensor]], size: int, steps: _Steps
+    ) -> _Made:
+        """As ``run`` over all steps, in an outer loop over blocks of ``size`` steps and an inner one over a block."""
+        length = rows[0].shape[self.axis]
+        count = -(-length // size)
+        missing = count * size - length  # in the last block that is run, at the far end of its steps
+        full = b.const(np.array([size], np.int32))
+
+        def block(b: Builder, number: Tensor, rows: list[Tensor], states: list[list[Tensor]]) -> _Made:
+            done = b.binary("MUL", number, full) if missing else full
+            left = b.binary("SUB", b.const(np.array([length], np.int32)), done)
+            limit = b.binary("MINIMUM", full, left) if missing else full
+            flat = [b.reshape(x, self._merged(x.shape)) for x in rows]
+            after, outputs = self.run(b, flat, states, limit, steps)
+            return after, [b.reshape(x, self._parted(x.shape, 1)) for x in outputs]
+
+        ends = [(missing, 0) if back else (0, missing) for back in self.reverse]
+        parted = []
+        for x, end in zip(rows, ends, strict=True):
+            padded = b.pad(x, [end if axis == self.axis else (0, 0) for axis in range(x.rank)])
+            parted.append(b.reshape(padded, self._parted(padded.shape, count)))
+        after, outputs = self.run(b, parted, states, b.const(np.array([count], np.int32)), block)
+        whole = [b.reshape(x, self._merged(x.shape)) for x in outputs]
+        return after, [_slice(b, x, self.axis, end[0], length) for x, end in zip(whole, ends, strict=True)]
+
+    def _parted(self, shape: Shape, count: int) -> Shape:
+        """``shape`` with its time axis as ``count`` blocks."""
+        return (*shape[: self.axis], count, shape[self.axis] // count, *shape[self.axis + 1 :])
+
+    def _merged(self, shape: Shape) -> Shape:
+        """``shape`` with blocks and the steps in them as one axis."""
+        return (*shape[: self.axis], shape[self.axis] * shape[self.axis + 1], *shape[self.axis + 2 :])
+
+
+def _slice(b: Builder, x: Tensor, axis: int, start: int, count: int) -> Tensor:
+    """``count`` places from ``start`` on, along one axis."""
+    begin, end = [0] * x.rank, list(x.shape)
+    begin[axis], end[axis] = start, start + count
+    return b.strided_slice(x, begin, end, [1] * x.rank)
 
 
 def _linear(b: Builder, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

@@ -188,8 +188,13 @@ def depth_to_space(b: Builder, node: Node) -> View:
 
 
 def space_to_depth(b: Builder, node: Node) -> View:
-    """SpaceToDepth -> SPACE_TO_DEPTH on N, H, W, C."""
+    """SpaceToDepth -> SPACE_TO_DEPTH (mode DCR on N, H, W, C); CRD by reshape and TRANSPOSE."""
     x, block = node.view(0), node.integer("blocksize", 1)
+    if node.text("mode", "DCR") != "DCR":
+        n, c, h, w = node.static_shape(0)
+        parts = reshape_view(b, x, (n, c, h // block, block, w // block, block))
+        moved = View(parts.tensor, tuple((0, 1, 3, 5, 2, 4).index(axis) for axis in parts.order))
+        return reshape_view(b, moved, (n, c * block * block, h // block, w // block))
     n, c, h, w = x.shape
     shrunk = tuple(dim // block if dim >= 0 else b.new_dim(("shrink", dim, block)) for dim in (h, w))
     shape = (n, *shrunk, c * block * block)

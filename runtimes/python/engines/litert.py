@@ -10,6 +10,7 @@ because a file can change between the check and its use.
 from __future__ import annotations
 
 import importlib
+import operator
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,9 +25,9 @@ from edgekit.runtime.inputs import copy_into
 __all__ = ["LiteRTSession", "import_interpreter"]
 
 _PACKAGES = (
-    ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    ("tflite_runtime.interpreter", "tflite-runtime"),
-    ("tensorflow.lite", "tensorflow"),
+    ("ai_edge_litert.interpreter", "Interpreter", "ai-edge-litert"),
+    ("tflite_runtime.interpreter", "Interpreter", "tflite-runtime"),
+    ("tensorflow", "lite.Interpreter", "tensorflow"),  # the module tensorflow.lite is another thing than this attribute
 )
 """The newest first; the other two run the same models, but lag behind (tflite-runtime needs numpy 1)."""
 
@@ -93,10 +94,10 @@ def import_interpreter() -> tuple[Any, str]:
     Raises MissingExtra, with the reason for each package that is installed but broken.
     """
     broken = []
-    for module, package in _PACKAGES:
+    for module, attribute, package in _PACKAGES:
         parent = module.partition(".")[0]
         try:
-            interpreter = importlib.import_module(module).Interpreter
+            interpreter = operator.attrgetter(attribute)(importlib.import_module(module))
         except ModuleNotFoundError as error:
             if error.name not in (parent, module):
                 broken.append(f"{package}: {error}")

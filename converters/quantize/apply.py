@@ -1,0 +1,194 @@
+"""A recipe on a model: ranges from calibration data, weights and graph through ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgekit.artifacts import LiteRTModel
+from edgekit.converters.quantize.engine import InnerValues, input_names
+from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_model, read_tables, with_unique_names, write_tables
+from edgekit.converters.quantize.histogram import RangeFinder
+from edgekit.converters.quantize.samples import Samples
+from edgekit.errors import BadRecipe, EngineError, MissingExtra, UnknownName
+from edgekit.recipe import Precision, QuantRecipe, QuantRule
+
+__all__ = ["calibrate", "needs_ranges", "quantize"]
+
+#: ai-edge-quantizer's own names where they are not the schema's
+_THEIR_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+_BITS = {"dynamic8": 8, "dynamic4": 4, "static8": 8, "weight8": 8, "weight4": 4, "float16": 16}
+
+
+def needs_ranges(recipe: QuantRecipe) -> bool:
+    """Whether ``recipe`` asks for activations quantized beforehand."""
+    return recipe.io == "int8" or any(rule.precision == "static8" for rule in recipe.rules)
+
+
+def calibrate(
+    model: LiteRTModel, recipe: QuantRecipe, samples: Samples, on_sample: Callable[[int], None] | None = None
+) -> QuantRecipe:
+    """``recipe`` with the range of every float tensor of the main subgraph, found on ``samples`` by its method.
+
+    ``on_sample`` is told how many samples are done. Raises BadInput for samples that do not fit, EngineError.
+    """
+    finder = RangeFinder(recipe.method, recipe.percentile)
+    data = with_unique_names(model.data)
+    inner = InnerValues(data)
+    input_tensors = _input_tensors(data)
+    for done, feeds in enumerate(samples, 1):
+        finder.add((input_tensors[name], array) for name, array in feeds.items())
+        finder.add(inner.run(feeds))
+        if on_sample is not None:
+            on_sample(done)
+    return msgspec.structs.replace(recipe, ranges=finder.ranges())
+
+
+def _input_tensors(data: bytes) -> dict[str, str]:
+    """Input name -> tensor name."""
+    subgraph = read_tables(data).subgraphs[0]
+    names = [name_of(subgraph.tensors[index]) for index in subgraph.inputs]
+    return dict(zip(input_names(data), names, strict=True))
+
+
+def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = None) -> LiteRTModel:
+    """``model`` as ``recipe`` says; signatures, layouts and (with ``io`` "float32") dtypes of inputs and outputs stay.
+
+    Ranges come from the recipe, else from ``samples``. The same model and recipe with ranges give the same bytes.
+
+    Raises BadRecipe when ranges are wanted and there are none, or a rule names an unknown tensor; UnknownName for an
+    unknown kind of op; MissingExtra without ai-edge-quantizer; EngineError when it fails on the model.
+    """
+    if needs_ranges(recipe) and not recipe.ranges:
+        if samples is None:
+            raise BadRecipe("The recipe quantizes activations and holds no ranges.", "Give calibration data.")
+        recipe = calibrate(model, recipe, samples)
+    source = with_unique_names(model.data)
+    tables = read_tables(source)
+    entries = _entries(tables, recipe)
+    if not entries:
+        return read_model(write_tables(tables))
+    data = _run_quantizer(source, entries, _statistics(tables, recipe) if needs_ranges(recipe) else None)
+    return _finished(data, tables)
+
+
+def _entries(tables: Any, recipe: QuantRecipe) -> list[dict[str, Any]]:
+    """The recipe in ai-edge-quantizer's form. Its later entries win among equals, as ours do."""
+    kinds = {kind_of(tables, op) for op in tables.subgraphs[0].operators}
+    firsts = {name_of(tables.subgraphs[0].tensors[op.outputs[0]])
+              for op in tables.subgraphs[0].operators if len(op.outputs)}
+    known = _their_kinds()
+    entries: list[dict[str, Any]] = []
+    for number, rule in enumerate(recipe.rules):
+        _check(rule, firsts)
+        # An own group for each rule keeps their order: equal patterns would be merged.
+        pattern = rf"(?:^(?:{'|'.join(map(re.escape, rule.tensors))});)" if rule.tensors else rf"^(?#{number})"
+        for kind in rule.ops or tuple(sorted(kinds)):
+            theirs = _THEIR_NAMES.get(kind, kind)
+            if theirs in known:
+                entries.extend(_entry(pattern, theirs, rule.precision))
+    if recipe.io == "int8":
+        entries += [each for place in ("INPUT", "OUTPUT") for each in _entry("^(?#io)", place, "static8")]
+    return entries
+
+
+def _check(rule: QuantRule, tensors: set[str]) -> None:
+    builtin = _schema_kinds()
+    for kind in rule.ops:
+        if kind not in builtin:
+            raise UnknownName.of("op", kind, sorted(builtin))
+    for name in rule.tensors:
+        if name not in tensors:
+            raise BadRecipe(f"The recipe names the tensor '{name}', which no op of the model computes.",
+                            "Use a recipe that was made for this model.")
+
+
+def _schema_kinds() -> set[str]:
+    from edgekit.converters.onnx_to_litert.schema import schema
+
+    return {name for name in vars(schema().BuiltinOperator) if name.isupper()}
+
+
+def _entry(pattern: str, kind: str, precision: Precision) -> list[dict[str, Any]]:
+    entry: dict[str, Any] = {"regex": pattern, "operation": kind, "algorithm_key": "min_max_uniform_quantize"}
+    if precision == "float32":
+        return [{**entry, "algorithm_key": "no_quantize", "op_config": {}}]
+    weights: dict[str, Any] = {
+        "num_bits": _BITS[precision], "symmetric": True, "granularity": "CHANNELWISE",
+        "dtype": "FLOAT" if precision == "float16" else "INT",
+    }
+    computes = "FLOAT" if precision in ("float16", "weight8", "weight4") else "INTEGER"
+    config: dict[str, Any] = {
+        "weight_tensor_config": weights, "compute_precision": computes, "explicit_dequantize": computes == "FLOAT",
+    }
+    if precision == "float16":
+        entry["algorithm_key"] = "float_casting"
+    if precision == "static8":
+        config["activation_tensor_config"] = {
+            "num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
+    entry["op_config"] = config
+    return [entry] if _allowed(kind, entry) else []
+
+
+def _allowed(kind: str, entry: Mapping[str, Any]) -> bool:
+    """Whether ai-edge-quantizer has this form for ``kind``; the policy is its own."""
+    manager, types = _aeq("algorithm_manager"), _aeq("qtyping")
+    try:
+        manager.check_op_quantization_config(
+            entry["algorithm_key"], kind, types.OpQuantizationConfig.from_dict(entry["op_config"]))
+    except ValueError:
+        return False
+    return True
+
+
+def _their_kinds() -> set[str]:
+    return {name.value for name in _aeq("qtyping").TFLOperationName}
+
+
+def _aeq(module: str) -> Any:
+    try:
+        return importlib.import_module(f"ai_edge_quantizer.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("ai-edge-quantizer", "quantize") from error
+
+
+def _statistics(tables: Any, recipe: QuantRecipe) -> dict[str, dict[str, Any]]:
+    """The ranges as ai-edge-quantizer keeps them: arrays of the tensor's rank."""
+    found: dict[str, dict[str, Any]] = {}
+    for tensor in tables.subgraphs[0].tensors:
+        name = name_of(tensor)
+        if name in recipe.ranges:
+            rank = len(tensor.shape) if tensor.shape is not None else 0
+            low, high = recipe.ranges[name]
+            found[name] = {"min": np.full((1,) * rank, low, np.float32), "max": np.full((1,) * rank, high, np.float32)}
+    return found
+
+
+def _run_quantizer(data: bytes, entries: list[dict[str, Any]], statistics: dict[str, dict[str, Any]] | None) -> bytes:
+    module = _aeq("quantizer")
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it draws progress bars
+            warnings.simplefilter("ignore")  # it warns where a recipe leaves ops as they are, which is wanted
+            logging.getLogger("absl").setLevel(logging.ERROR)
+            engine = module.Quantizer(bytearray(data), entries)
+            return bytes(engine.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+                         .quantized_model)
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        raise EngineError(f"ai-edge-quantizer failed on the model: {error}",
+                          "Keep the ops that it names in float32 by a rule of the recipe.") from error
+
+
+def _finished(data: bytes, source: Any) -> LiteRTModel:
+    """Weights inside the flatbuffer, and what the source file says of itself kept."""
+    tables = read_tables(data, "The quantized model")
+    tables.description = source.description
+    return read_model(write_tables(tables), "The quantized model")
