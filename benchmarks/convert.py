@@ -23,7 +23,7 @@ import msgspec
 from benchmarks.costs import ROOT, Cost, median_cost, run_worker
 from benchmarks.files import FileFacts, Timing
 from benchmarks.peers_setup import PEERS, peer_python
-from benchmarks.report import OURS, NetResult, is_right, misses, tables
+from benchmarks.report import OURS, NetResult, is_right, misses, summary, tables
 from edgekit import isolate
 from edgekit.atomic import write_atomically
 from edgekit.errors import EdgeKitError
@@ -163,6 +163,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.json:
             write_atomically(given.json, msgspec.json.format(msgspec.json.encode(results)))
     print(tables(results))
+    print("\n## LiteRT CPU time against the best peer\n\n" + "\n".join(f"- {line}" for line in summary(results)))
     missed = [line for result in results for line in misses(result)]
     print("\nMissed:\n" + "\n".join(f"- {line}" for line in missed) if missed else "\nEvery bar is met.")
     return 1 if missed else 0

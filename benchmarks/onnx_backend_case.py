@@ -174,7 +174,9 @@ def _run(conversion: Conversion, feeds: dict[str, Array]) -> list[Array]:
     interpreter.invoke()
     results = []
     for detail, spec in zip(interpreter.get_output_details(), conversion.model.outputs, strict=True):
-        data = interpreter.get_tensor(detail["index"])
+        # the Python binding cannot read a tensor without elements
+        empty = 0 in detail["shape"]
+        data = np.empty(detail["shape"], detail["dtype"]) if empty else interpreter.get_tensor(detail["index"])
         results.append(np.moveaxis(data, -1, 1) if spec.layout == "nhwc" else data)
     return results
 

@@ -9,7 +9,8 @@ import msgspec
 from benchmarks.costs import Cost
 from benchmarks.files import FileFacts, Timing
 
-__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "best_peer", "is_right", "misses", "tables"]
+__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "best_peer", "is_right", "misses", "summary",
+           "tables"]
 
 OURS = "edgekit"
 MAX_RATIO = 1.03
@@ -66,6 +67,17 @@ def misses(result: NetResult) -> list[str]:
     found += [f"without imports, converting takes {converted[OURS]:.2f} CPU seconds, {name} {other:.2f}"
               for name, other in converted.items() if name != OURS and other <= converted[OURS]]
     return [f"{result.net}: {line}" for line in found]
+
+
+def summary(results: Iterable[NetResult]) -> list[str]:
+    """One line for each network: our CPU time against that of the best peer's file, with the upper 95 % bound."""
+    lines = []
+    for result in results:
+        peer = best_peer(result)
+        if peer is not None:
+            ratio = result.timing.ratios[peer]
+            lines.append(f"{result.net}: {ratio.value:.3f} x {peer}, upper bound {ratio.upper:.3f}")
+    return lines
 
 
 def _worse(ours: Cost, peer: Cost) -> list[str]:

@@ -72,7 +72,7 @@ def conversion_report(report: ConversionReport) -> list[RenderableType]:
     outside = counts(report.not_xnnpack) or "none"
     lines = [f"{report.ops} ops in {report.partitions} XNNPACK partitions; outside: {outside}"]
     if report.worst is not None:
-        lines.append(f"{len(report.layers)} inner values compared with ONNX Runtime; furthest off: '{report.worst.name}' "
+        lines.append(f"{len(report.layers)} inner values compared; furthest off: '{report.worst.name}' "
                      f"by {report.worst.max_abs_diff:.3g} of {report.worst.allowed_abs_diff:.3g} allowed")
     if report.first_off is not None:
         lines.append(f"The first that is off: '{report.first_off.name}' by {report.first_off.max_abs_diff:.3g}")

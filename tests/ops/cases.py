@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
+from tests.ops.cases_control import CONTROL
+from tests.ops.cases_recurrent import RECURRENT
 from tests.ops.harness import Case
 
 _RNG = np.random.default_rng(3)
@@ -320,4 +322,7 @@ QUANTIZE = [
     Case("DequantizeLinear", [(2, 5, 3), _SCALES], {"axis": 2}, dtype="int32", low=-9, high=9),
 ]
 
-CASES = [*CONV, *POOL, *UNARY, *ACTIVATION, *BINARY, *REDUCE, *MATMUL, *SHAPE, *SLICING, *RESIZE, *QUANTIZE]
+CASES = [
+    *CONV, *POOL, *UNARY, *ACTIVATION, *BINARY, *REDUCE, *MATMUL, *SHAPE, *SLICING, *RESIZE, *QUANTIZE,
+    *RECURRENT, *CONTROL,
+]  # fmt: skip

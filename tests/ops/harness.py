@@ -49,7 +49,8 @@ class Case:
     def id(self) -> str:
         """A readable name for pytest."""
         shapes = "_".join(_describe(given) for given in self.inputs)
-        details = ",".join(f"{key}={value}" for key, value in self.attributes.items() if not hasattr(value, "dims"))
+        plain = {key: value for key, value in self.attributes.items() if not hasattr(value, "SerializeToString")}
+        details = ",".join(f"{key}={value}" for key, value in plain.items())
         return f"{self.op}{self.opset}-{shapes}-{details}{'-dyn' if self.dynamic else ''}".replace(" ", "")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.costs import Cost, Part, median_cost
 from benchmarks.files import FileFacts, RatioFacts, Timing
-from benchmarks.report import NetResult, best_peer, misses, tables
+from benchmarks.report import NetResult, best_peer, misses, summary, tables
 
 MEGABYTE = 1_000_000
 
@@ -63,6 +63,10 @@ def test_an_interval_that_reaches_over_the_bar_misses_it_although_the_value_does
 def test_the_best_peer_is_the_fastest_one() -> None:
     assert best_peer(result()) == "litert_torch"
     assert best_peer(result(timing=Timing({"edgekit": 1.0}, {}))) is None
+
+
+def test_the_summary_gives_the_bound_against_the_best_peer() -> None:
+    assert summary([result()]) == ["toy: 1.000 x litert_torch, upper bound 1.010"]
 
 
 def test_tables_hold_every_converter_and_the_check_apart() -> None:

@@ -19,6 +19,7 @@ from edgekit.converters.onnx_to_litert.ops import (
     indexing,
     matmul,
     norm,
+    padding,
     pool,
     quantize,
     recurrent,
@@ -151,7 +152,7 @@ LOWERINGS: dict[str, Lowering] = {
     # slicing
     "Concat": slicing.concat,
     "Gather": slicing.gather,
-    "Pad": slicing.pad,
+    "Pad": padding.pad,
     "Slice": slicing.slice_op,
     "Split": slicing.split,
 }

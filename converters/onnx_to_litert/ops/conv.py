@@ -89,6 +89,8 @@ def conv_transpose(b: Builder, node: Node) -> View:
         raise Refused(f"{x.shape[1]} input channels do not fit weights {list(weights.shape)} in {groups} groups")
     weights, window, extra = _transpose_window(node, x.shape[2:], weights)
     source = to_2d(b, x)
+    if groups == 1 and _is_upscaling(window, extra):
+        return from_2d(b, _upscale(b, source, weights, node.optional_const(2, "bias")), x.rank)
     depth = channels // groups
     bias = node.optional_const(2, "bias")
     inside = groups == 1 and all(e <= pad[1] for e, pad in zip(extra, window.pads, strict=True))
@@ -105,6 +107,30 @@ def conv_transpose(b: Builder, node: Node) -> View:
     if bias is not None and not inside:
         y = b.binary("ADD", y, b.const(bias))
     return from_2d(b, y, x.rank)
+
+
+def _is_upscaling(window: Window, extra: tuple[int, ...]) -> bool:
+    """Whether each input pixel makes a square of its own: no two overlap, nothing is cut off or added."""
+    block = window.kernel[0]
+    square = block > 1 and window.kernel == window.strides == (block, block)
+    return square and not any(extra) and not any(sum(pad) for pad in window.pads)
+
+
+def _upscale(b: Builder, x: Tensor, weights: Array, bias: Array | None) -> Tensor:
+    """Such a transposed convolution as a 1x1 CONV_2D and DEPTH_TO_SPACE, whose sizes need not be known.
+
+    Channel (ky * k + kx) * out + o of the convolution is pixel (ky, kx) of the square, in channel o. The answers are
+    the same to the bit; XNNPACK refuses a TRANSPOSE_CONV whose output size is computed.
+    """
+    channels, out_channels, block, _ = weights.shape
+    kernel = np.ascontiguousarray(weights.transpose(2, 3, 1, 0)).reshape(-1, 1, 1, channels)
+    spread = np.zeros(len(kernel), np.float32) if bias is None else np.tile(bias, block * block)
+    n, height, width, _ = x.shape
+    options = {"padding": "VALID", "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    shape = (n, height, width, len(kernel))
+    deep = b.emit("CONV_2D", [x, b.const(kernel), b.const(spread)], shape, x.dtype, **options)
+    grown = tuple(side * block if side >= 0 else b.new_dim(("grow", side, block)) for side in (height, width))
+    return b.emit("DEPTH_TO_SPACE", [deep], (n, *grown, out_channels), x.dtype, blockSize=block)
 
 
 def _transpose_window(node: Node, spatial: Shape, weights: Array) -> tuple[Array, Window, tuple[int, ...]]:

@@ -118,7 +118,8 @@ def _batched(b: Builder, x: View, y: View) -> Tensor:
     left, adj_x = _matrix(b, x)
     right, adj_y = _matrix(b, y)
     if left is right and left.data is None and not (adj_x or adj_y):
-        right = b.copy(right)  # XNNPACK draws a TRANSPOSE before it into one of the two and misreads the other
+        # XNNPACK draws a TRANSPOSE before the op into one of the two and misreads the other, so they must differ
+        right, adj_y = store(b, y, (*range(rank - 2), rank - 1, rank - 2)), True
     batch = b.broadcast_dims([x.shape[:-2], y.shape[:-2]]) if rank > 2 else ()
     shape: Shape = (*batch, x.shape[-2], y.shape[-1])
     return b.emit("BATCH_MATMUL", [left, right], shape, x.dtype, adjX=adj_x, adjY=adj_y)

@@ -10,6 +10,7 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Shape, Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.at_run_time import squeeze_by, unsqueeze_by
 from edgekit.converters.onnx_to_litert.view import View, align, identity, reshape_view, store
 
 __all__ = [
@@ -114,6 +115,11 @@ def flatten(b: Builder, node: Node) -> View:
             if known == 1 and len(unknown) == 1
             else b.new_dim(("flat", *sorted(unknown), known))
         )
+    if sum(not b.can_read(dim) for dim in halves) > 1:
+        tensor = store(b, x)
+        lead = b.reduce("REDUCE_PROD", b.strided_slice(b.shape_of(tensor), [0], [axis], [1]), [0], keep=True)
+        target = b.concat([lead, b.const(np.array([-1], np.int32))], 0)
+        return View.of(b.reshape_to(tensor, target, tuple(halves)))
     return reshape_view(b, x, tuple(halves))
 
 
@@ -126,6 +132,8 @@ def _axes(node: Node, name: str = "axes") -> tuple[int, ...] | None:
 def squeeze(b: Builder, node: Node) -> View:
     """Squeeze: the axes leave the view; SQUEEZE where a reshape would have to know other dimensions."""
     x = node.view(0)
+    if node.has_input(1) and node.view(1).const is None:
+        return squeeze_by(b, node, x)
     axes = _axes(node)
     dropped = {axis % x.rank for axis in axes} if axes is not None else {a for a, dim in enumerate(x.shape) if dim == 1}
     kept = [axis for axis in x.order if axis not in dropped]
@@ -141,6 +149,8 @@ def squeeze(b: Builder, node: Node) -> View:
 def unsqueeze(b: Builder, node: Node) -> View:
     """Unsqueeze: new axes of size 1."""
     x = node.view(0)
+    if node.has_input(1) and node.view(1).const is None:
+        return unsqueeze_by(b, node, x)
     axes = _axes(node) or ()
     rank = x.rank + len(axes)
     new = sorted(axis % rank for axis in axes)

@@ -1,4 +1,4 @@
-"""Taking tensors apart and putting them together: Slice, Split, Gather, Concat, Pad."""
+"""Taking tensors apart and putting them together: Slice, Split, Gather, Concat."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
-from edgekit.converters.onnx_to_litert.ops.shape import known_elements
+from edgekit.converters.onnx_to_litert.ops.at_run_time import slice_by, split_by
 from edgekit.converters.onnx_to_litert.view import NHWC, View, align, reshape_view, store
 
-__all__ = ["concat", "depth_to_space", "gather", "pad", "slice_op", "space_to_depth", "split"]
+__all__ = ["concat", "depth_to_space", "gather", "slice_op", "space_to_depth", "split"]
 
 _END = 2**31 - 1
 
@@ -18,6 +18,8 @@ _END = 2**31 - 1
 def slice_op(b: Builder, node: Node) -> View:
     """Slice -> STRIDED_SLICE on the storage axes."""
     x = node.view(0)
+    if node.opset >= 10 and any(node.has_input(index) and node.view(index).const is None for index in range(1, 5)):
+        return slice_by(b, node, x)
     starts, ends, axes, steps = _slice_arguments(node)
     begin, end, stride = [0] * x.rank, [_END] * x.rank, [1] * x.rank
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -54,6 +56,8 @@ def split(b: Builder, node: Node) -> list[View]:
     """Split -> SPLIT for equal parts, SPLIT_V for others."""
     x = node.view(0)
     at = x.axis(node.integer("axis", 0))
+    if node.opset >= 13 and node.has_input(1) and node.view(1).const is None:
+        return split_by(b, node, x, at)
     sizes = _split_sizes(node, x.tensor.shape[at])
     if len(sizes) == 1:
         return [x]
@@ -117,59 +121,6 @@ def _wrapped(b: Builder, indices: Tensor, x: Tensor, at: int) -> Tensor:
     )
     negative = b.binary("LESS", indices, b.const(np.array(0, np.int32)), np.bool_)
     return b.emit("SELECT_V2", [negative, b.binary("ADD", indices, size), indices], indices.shape, np.int32)
-
-
-def pad(b: Builder, node: Node) -> View:
-    """Pad -> PAD, PADV2 or MIRROR_PAD; negative pads are slices."""
-    x = node.view(0)
-    mode = node.text("mode", "constant")
-    pads = [(0, 0)] * x.rank
-    amounts, axes = _pad_amounts(node, x.rank)
-    for index, axis in enumerate(axes):
-        pads[x.axis(axis)] = (amounts[index], amounts[index + len(axes)])
-    tensor = _cropped(b, x.tensor, pads)
-    pads = [(max(before, 0), max(after, 0)) for before, after in pads]
-    if mode == "constant":
-        return x.with_tensor(_pad_constant(b, node, tensor, pads))
-    if mode != "reflect":
-        raise Refused(f"LiteRT has no padding of mode '{mode}'")
-    if not any(sum(pair) for pair in pads):
-        return x.with_tensor(tensor)
-    shape = tuple(
-        dim + sum(pair) if dim >= 0 else b.new_dim(("pad", dim, sum(pair))) if sum(pair) else dim
-        for dim, pair in zip(tensor.shape, pads, strict=True)
-    )
-    vector = b.const(np.array(pads, np.int32))
-    return x.with_tensor(b.emit("MIRROR_PAD", [tensor, vector], shape, x.dtype, mode=0))
-
-
-def _pad_constant(b: Builder, node: Node, tensor: Tensor, pads: list[tuple[int, int]]) -> Tensor:
-    if node.opset < 11:
-        value = node.real("value", 0.0)
-    else:
-        data = node.optional_const(2, "padding value")
-        value = 0.0 if data is None else data.reshape(-1)[0].item()
-    return b.pad(tensor, pads, value)
-
-
-def _pad_amounts(node: Node, rank: int) -> tuple[list[int], list[int]]:
-    """Amounts (all before, then all after) and the ONNX axes they are for."""
-    if node.opset < 11:
-        amounts = node.integers("pads") or node.integers("paddings")
-    else:
-        elements = known_elements(node.view(1))
-        if elements is None or (node.view(1).const is None and min(elements) < 0):
-            raise Refused("its amounts are computed at run time", "Make the amounts constants.")
-        amounts = elements
-    axes_data = node.optional_const(3, "axes")
-    axes = range(rank) if axes_data is None else (int(axis) for axis in axes_data.reshape(-1))
-    return list(amounts), list(axes)
-
-
-def _cropped(b: Builder, x: Tensor, pads: list[tuple[int, int]]) -> Tensor:
-    begin = [max(-before, 0) for before, _ in pads]
-    end = [after if after < 0 else _END for _, after in pads]
-    return b.strided_slice(x, begin, end, [1] * x.rank)
 
 
 def depth_to_space(b: Builder, node: Node) -> View:

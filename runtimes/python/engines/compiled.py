@@ -1,9 +1,9 @@
 """LiteRT's CompiledModel with XNNPACK's weight cache, for models of fixed shapes, when a cache folder is given.
 
 Measured with EfficientNet-Lite0 (18.5 MB, x86, one thread; the interpreter in brackets): the first load in a process
-takes 32 ms of CPU time with its hashing (46), a run the same, and the process has 48 MB of private memory (65), because
+takes 33 ms of CPU time with its hashing (39), a run the same, and the process has 48 MB of private memory (65), because
 the prepared weights are mapped from the cache file, which processes share. Its resident memory as a whole is not
-smaller, 99 MB (95), and the load that fills the cache takes 60 ms. So this is worth it for several processes or many
+smaller, 99 MB (95), and the load that fills the cache takes 69 ms. So this is worth it for several processes or many
 short ones, and is not the default. ``python -m benchmarks.runtime_overhead`` prints these figures.
 """
 
