@@ -19,7 +19,7 @@ from edgekit.atomic import write_atomically
 from edgekit.bundle import Manifest, write_bundle
 from edgekit.errors import InternalError, UnknownName
 from edgekit.manifest_parts import check_recipe, make_manifest
-from edgekit.parity import Sample, compare, compare_on, reference_sample, require_passed
+from edgekit.parity import Sample, compare, compare_on, reference_sample, require_passed, with_fair_tolerance
 from edgekit.recipe import BuildRecipe, ConvertRecipe
 
 if TYPE_CHECKING:
@@ -106,10 +106,16 @@ def _run(work: Work, stages: tuple[tuple[str, Stage], ...], on_stage: Callable[[
 
 def _load(work: Work) -> Work:
     if isinstance(work.source, OnnxModel):
-        return dataclasses.replace(work, model=work.source)
+        return _with_model(work, work.source)
     from edgekit.converters.onnx_model import load_onnx
 
-    return dataclasses.replace(work, model=load_onnx(work.source))
+    return _with_model(work, load_onnx(work.source))
+
+
+def _with_model(work: Work, model: OnnxModel) -> Work:
+    """``work`` with its model, and with the tolerance that is fair for it."""
+    convert = with_fair_tolerance(work.recipe.convert, model)
+    return dataclasses.replace(work, model=model, recipe=msgspec.structs.replace(work.recipe, convert=convert))
 
 
 def _check_recipe(work: Work) -> Work:

@@ -12,7 +12,7 @@ import numpy as np
 from edgekit import isolate
 from edgekit.artifacts import Array, Engine, Layout, LiteRTModel, OnnxModel, OrtModel, TensorSpec, VerifyReport
 from edgekit.errors import BadModel, UnknownName
-from edgekit.parity import compare, compare_on, reference_sample
+from edgekit.parity import compare, compare_on, reference_sample, with_fair_tolerance
 from edgekit.recipe import ConvertRecipe
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def verify_bundle(
 
     reports: list[VerifyReport] = []
     sample = None if reference is None else reference_sample(reference, recipe.shapes)
+    recipe = recipe if reference is None else with_fair_tolerance(recipe, reference)
     with Bundle.open(path, public_key=public_key, require_signature=require_signature) as bundle:
         bundle.verify_all()
         for variant in bundle.manifest.variants:

@@ -33,10 +33,10 @@ class Builder:
     def __init__(self, graph: Graph, outer: Builder | None = None) -> None:
         self.graph = graph
         self.outer = outer
-        self.source = outer.source if outer else ""
+        self.source: str = outer.source if outer else ""
         self._constants: dict[Hashable, Tensor] = outer._constants if outer else {}
         self._derived: dict[Hashable, int] = outer._derived if outer else {}
-        self._symbols = outer._symbols if outer else itertools.count(FIRST_SYMBOL, -1)
+        self._symbols: itertools.count[int] = outer._symbols if outer else itertools.count(FIRST_SYMBOL, -1)
         self._symbol_sources: dict[int, tuple[Tensor, int]] = {}
         self._symbol_tensors: dict[int, Tensor] = {}
         self._shapes: dict[int, Tensor] = {}

@@ -40,9 +40,10 @@ _DTYPES = {
     **dict.fromkeys((
         "ATAN2", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CEIL", "CONV_2D", "CONV_3D", "COS", "DEPTHWISE_CONV_2D", "ELU",
         "EXP", "FLOOR", "FULLY_CONNECTED", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOCAL_RESPONSE_NORMALIZATION", "LOG",
-        "LOGISTIC", "LOG_SOFTMAX", "MAX_POOL_2D", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_BILINEAR", "ROUND",
+        "LOGISTIC", "LOG_SOFTMAX", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_BILINEAR", "ROUND",
         "RSQRT", "SIN", "SOFTMAX", "SQRT", "SQUARE", "TANH", "TRANSPOSE_CONV",
     ), _FLOAT),
+    "MAX_POOL_2D": frozenset({"float32", "int8", "uint8"}),
     "RESIZE_NEAREST_NEIGHBOR": frozenset({"float32", "int8", "uint8", "int16"}),
 }  # fmt: skip
 #: the operands that hold data, where that is not all but shapes and axes behind the first

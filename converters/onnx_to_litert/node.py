@@ -18,7 +18,8 @@ from edgekit.errors import InternalError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    LowerBody = Callable[[Builder, ir.Graph, Sequence[View]], list[View]]
+    OnnxGraph = ir.Graph
+    LowerBody = Callable[[Builder, OnnxGraph, Sequence[View]], list[View]]
 
 __all__ = ["BodyRefused", "Node", "Refused"]
 
@@ -31,7 +32,7 @@ class BodyRefused(Exception):
 class Node:
     """``inputs`` are the values read (None: left out); ``opset`` is the version of the node's domain.
 
-    ``lower_body`` lowers a graph attribute into a builder: (builder, graph, views of its inputs) -> views of its outputs.
+    ``lower_body`` lowers a graph attribute: (builder, graph, views of its inputs) -> views of its outputs.
     """
 
     ir: ir.Node
@@ -94,7 +95,7 @@ class Node:
             raise Refused("it needs a fixed shape here", "Fix the input's shape with --shape.")
         return shape
 
-    def graph(self, name: str) -> ir.Graph:
+    def graph(self, name: str) -> OnnxGraph:
         """A graph attribute."""
         return self.ir.attributes[name].as_graph()
 

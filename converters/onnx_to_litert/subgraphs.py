@@ -53,7 +53,7 @@ class Loop:
         return made
 
     def run(self, condition: Tensor) -> dict[Variable, Tensor]:
-        """The last value of each variable: the body runs while ``condition``, a bool of shape (1,) of ``test``, holds."""
+        """The last value of each variable; ``condition`` is a bool of ``test``, of shape (1,)."""
         self.test.graph.outputs = [condition]
         self.body.graph.outputs = [self._separate(variable) for variable in self._variables]
         outside = _bind([self.test, self.body])
@@ -81,7 +81,11 @@ def branch(b: Builder, name: str) -> Builder:
 
 
 def if_then_else(
-    b: Builder, condition: Tensor, then: Builder, otherwise: Builder, types: Sequence[tuple[Shape, np.dtype[np.generic]]]
+    b: Builder,
+    condition: Tensor,
+    then: Builder,
+    otherwise: Builder,
+    types: Sequence[tuple[Shape, np.dtype[np.generic]]],
 ) -> list[Tensor]:
     """An IF op over two branches whose outputs have the ``types`` (shape, dtype)."""
     for inner in (then, otherwise):

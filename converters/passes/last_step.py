@@ -49,8 +49,9 @@ def _axes_of_last(reader: ir.Node, axes: str, length: int | None, opset: int) ->
     last = (-1,) if length is None else (-1, length - 1)
     if reader.op_type == "Gather":
         index = folded(reader.inputs[1], opset)
-        axis = axes[reader.attributes.get_int("axis", 0)]
-        return axes.replace("T", "") if axis == "T" and index is not None and not index.ndim and int(index) in last else None
+        along_time = axes[reader.attributes.get_int("axis", 0)] == "T"
+        taken = along_time and index is not None and index.ndim == 0 and int(index) in last
+        return axes.replace("T", "") if taken else None
     if reader.op_type != "Slice" or "D" in axes or opset < 10 or len(reader.inputs) < 4:
         return None
     arguments = [folded(value, opset) for value in reader.inputs[1:]]

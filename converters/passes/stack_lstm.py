@@ -52,7 +52,7 @@ def _plain(node: ir.Node, opset: int) -> bool:
     names = [name.lower() for name in attributes.get_strings("activations", _STANDARD)]
     if node.op_type != "LSTM" or node.domain or attributes.get_string("direction", "forward") != "forward":
         return False
-    if names != list(_STANDARD) or attributes.get_float("clip", 0.0) or attributes.get_int("input_forget", 0):
+    if names != list(_STANDARD) or "clip" in attributes or attributes.get_int("input_forget", 0) != 0:
         return False
     if given(node, 4) is not None or given(node, 7) is not None:
         return False

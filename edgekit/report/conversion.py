@@ -11,7 +11,7 @@ from edgekit.artifacts import Array, LiteRTModel, OnnxModel, OutputError
 from edgekit.converters.onnx_to_litert import to_litert
 from edgekit.converters.onnx_to_litert.probe import Probe, probe
 from edgekit.errors import BadModel, InternalError
-from edgekit.parity import compare_outputs, reference_sample, run_isolated
+from edgekit.parity import compare_outputs, reference_sample, run_isolated, with_fair_tolerance
 from edgekit.recipe import ConvertRecipe
 from edgekit.report.placement import gpu_hint, place
 from edgekit.report.types import ConversionReport, NodeReport
@@ -24,6 +24,7 @@ def report_conversion(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe())
 
     Raises what ``to_litert`` raises, and BadModel or EngineError where an engine refuses one of the graphs.
     """
+    recipe = with_fair_tolerance(recipe, model)
     conversion = to_litert(model, recipe)
     assert isinstance(conversion.model, LiteRTModel)
     placement = place(conversion.model.data)

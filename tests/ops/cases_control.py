@@ -14,7 +14,7 @@ Typed = tuple[str, int, list[int]]
 def body(nodes: list[NodeProto], inputs: list[Typed], outputs: list[Typed]) -> GraphProto:
     """A graph attribute; inputs and outputs as (name, element type, shape)."""
     infos = [[helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)]
-    return helper.make_graph(nodes, "body", *infos)
+    return helper.make_graph(nodes, "body", infos[0], infos[1])
 
 
 def constant(name: str, value: np.ndarray) -> NodeProto:

@@ -1,4 +1,4 @@
-"""Cases of LSTM, GRU and RNN: T steps of a batch of N, I features, H hidden."""
+"""Cases of LSTM, GRU and RNN: T steps of a batch of N, F features, H hidden."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.ops.harness import Case
 
-T, N, I, H = 5, 2, 3, 4
+T, N, F, H = 5, 2, 3, 4
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _RNG = np.random.default_rng(11)
 
@@ -30,10 +30,10 @@ def case(
     """One layer with a bias; ``rest``: inputs from sequence_lens on; ``more``: attributes and fields of Case."""
     count, gates = 2 if direction == "bidirectional" else 1, _GATES[op]
     fields: Mapping[str, Any] = {key: more.pop(key) for key in ("dynamic", "expect", "opset", "outputs") if key in more}
-    given = [weights(count, gates * H, I), weights(count, gates * H, H), weights(count, 2 * gates * H)]
+    given = [weights(count, gates * H, F), weights(count, gates * H, H), weights(count, 2 * gates * H)]
     attributes = {"hidden_size": H, "direction": direction, **more}
     settings = {"outputs": 3 if op == "LSTM" else 2, "opset": 14, **fields}
-    return Case(op, [(*x, I), *given, *rest], attributes, **settings)
+    return Case(op, [(*x, F), *given, *rest], attributes, **settings)
 
 
 _STATES = {"LSTM": [(1, N, H), (1, N, H)], "GRU": [(1, N, H)], "RNN": [(1, N, H)]}
@@ -61,6 +61,6 @@ RECURRENT = [
     case("RNN", "bidirectional", activations=["Affine", "ScaledTanh"], activation_alpha=[0.5, 0.7],
          activation_beta=[0.1, 1.2]),
     case("RNN", activations=["LeakyRelu"], outputs=1),
-    Case("GRU", [(T, N, I), (1, 3 * H, I), (1, 3 * H, H), (1, 6 * H)], {"hidden_size": H}, opset=14, outputs=2),
-    Case("LSTM", [(T, N, I), (1, 4 * H, I), (1, 4 * H, H)], {"hidden_size": H}, opset=14, outputs=1),
+    Case("GRU", [(T, N, F), (1, 3 * H, F), (1, 3 * H, H), (1, 6 * H)], {"hidden_size": H}, opset=14, outputs=2),
+    Case("LSTM", [(T, N, F), (1, 4 * H, F), (1, 4 * H, H)], {"hidden_size": H}, opset=14, outputs=1),
 ]  # fmt: skip

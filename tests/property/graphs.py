@@ -125,18 +125,16 @@ Step = Callable[[Draft, Value], Value | None]
 """Adds an op that reads the value; None where the value does not suit it."""
 
 
-@dataclass(frozen=True, repr=False)
 class Options:
-    """What the strategy may draw: the ops, those that take a value without axes too, shapes of inputs, size."""
+    """What the strategy may draw: ops, those that take a value without axes too, shapes of inputs, number of nodes."""
 
-    steps: Sequence[Step]
-    scalar_steps: Sequence[Step]
-    inputs: Sequence[Shape]
-    max_nodes: int = 12
-
-    def __repr__(self) -> str:
-        """Short, as it stands in every report of a failure."""
-        return "Options"
+    def __init__(
+        self, steps: Sequence[Step], scalar_steps: Sequence[Step], inputs: Sequence[Shape], max_nodes: int = 12
+    ) -> None:
+        self.steps = steps
+        self.scalar_steps = scalar_steps
+        self.inputs = inputs
+        self.max_nodes = max_nodes
 
 
 @st.composite

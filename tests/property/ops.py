@@ -52,7 +52,7 @@ def with_constant(g: Draft, x: Value) -> Value:
     op = g.pick("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu")
     other = _operand(g, x, positive=op == "Div")
     if op == "PRelu":
-        last = g.const(g.random.uniform(-1, 1, [x.shape[-1]]).astype(np.float32))
+        last = g.const(g.random.uniform(-1, 1, x.shape[-1:]).astype(np.float32))
         return g.add(op, [x, last], x.bound)
     inputs: list[str | Value] = [x, other]
     return g.add(op, inputs[:: -1 if op != "Div" and g.flag() else 1], 2 * x.bound + 1)

@@ -10,6 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.converters.onnx_model import describe
+from edgekit.converters.onnx_to_litert import to_litert
+from edgekit.parity import compare, with_fair_tolerance
+from edgekit.recipe import ConvertRecipe
 from tests.ops.harness import build, convert, reference, run_litert
 
 _RNG = np.random.default_rng(5)
@@ -108,3 +112,21 @@ def test_an_op_between_unquantized_values_stays_float() -> None:
     assert conversion.op_counts["DEQUANTIZE"] == 1
     feeds = {"x": _RNG.uniform(-2, 2, (1, 3, 4, 4)).astype(np.float32)}
     np.testing.assert_allclose(run_litert(conversion, feeds)[0], reference(model, feeds)[0], atol=1e-4)
+
+
+def test_a_quantized_graph_is_compared_at_a_fair_tolerance() -> None:
+    g = Qdq()
+    quantized = describe(g.model(conv_block(g), (1, 3, 10, 10)))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    plain = describe(build([helper.make_node("Relu", ["x"], ["y"])], [x], ["y"]))
+    assert with_fair_tolerance(ConvertRecipe(), plain).tolerance == ConvertRecipe().tolerance
+    assert with_fair_tolerance(ConvertRecipe(), quantized).tolerance == 0.02
+    assert with_fair_tolerance(ConvertRecipe(tolerance=0.1), quantized).tolerance == 0.1
+    assert compare(to_litert(quantized).model, quantized).passed
+
+
+def test_a_scale_that_cuts_values_off_does_not_pass_at_that_tolerance() -> None:
+    g, wrong = Qdq(), Qdq()
+    right = describe(g.model(g.qdq(g.op("Relu", [g.qdq("x", 0.02)]), 0.02), (1, 64)))
+    other = describe(wrong.model(wrong.qdq(wrong.op("Relu", [wrong.qdq("x", 0.02)]), 0.008), (1, 64)))
+    assert not compare(to_litert(other).model, right).passed

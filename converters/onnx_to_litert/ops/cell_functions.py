@@ -15,7 +15,7 @@ _Parametric = Callable[[Builder, Tensor, float, float], Tensor]
 
 
 def _op(kind: str) -> _Parametric:
-    return lambda b, x, alpha, beta: b.unary(kind, x)
+    return lambda b, x, _alpha, _beta: b.unary(kind, x)
 
 
 def _affine(b: Builder, x: Tensor, alpha: float, beta: float) -> Tensor:
@@ -31,7 +31,7 @@ def _hard_sigmoid(b: Builder, x: Tensor, alpha: float, beta: float) -> Tensor:
     return b.unary("RELU", b.binary("MINIMUM", _affine(b, x, alpha, beta), b.scalar(1.0, x)))
 
 
-def _softsign(b: Builder, x: Tensor, alpha: float, beta: float) -> Tensor:
+def _softsign(b: Builder, x: Tensor, _alpha: float, _beta: float) -> Tensor:
     return b.binary("DIV", x, _affine(b, b.unary("ABS", x), 1.0, 1.0))
 
 
@@ -44,7 +44,7 @@ _FUNCTIONS: dict[str, tuple[_Parametric, dict[str, float | None]]] = {
     "affine": (_affine, {"alpha": 1.0, "beta": 0.0}),
     "scaledtanh": (_scaled_tanh, {"alpha": None, "beta": None}),  # ONNX gives it no defaults
     "hardsigmoid": (_hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
-    "leakyrelu": (lambda b, x, alpha, beta: b.unary("LEAKY_RELU", x, alpha=alpha), {"alpha": 0.01}),
+    "leakyrelu": (lambda b, x, alpha, _beta: b.unary("LEAKY_RELU", x, alpha=alpha), {"alpha": 0.01}),
 }
 
 

@@ -15,17 +15,15 @@ from edgekit.converters.onnx_to_litert.view import View, identity, store
 
 __all__ = ["UNKNOWN_KINDS", "if_op", "loop", "scan"]
 
+_SEQUENCES = (
+    "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "SequenceMap", "SplitToSequence",
+)  # fmt: skip
+_OPTIONALS = ("Optional", "OptionalGetElement", "OptionalHasElement")
+_NO_SEQUENCES = ("LiteRT has no sequences of tensors", "Stack the parts in one tensor, or keep them apart.")
+_NO_OPTIONALS = ("LiteRT has no optional values", "Decide before the export whether the value is there.")
 #: ops on values that no LiteRT tensor can hold: op -> (reason, remedy)
-UNKNOWN_KINDS = {
-    name: ("LiteRT has no sequences of tensors", "Keep the parts apart, or stack them in one tensor, in the network.")
-    for name in (
-        "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
-        "SequenceLength", "SequenceMap", "SplitToSequence",
-    )
-} | {
-    name: ("LiteRT has no optional values", "Decide before the export whether the value is there.")
-    for name in ("Optional", "OptionalGetElement", "OptionalHasElement")
-}  # fmt: skip
+UNKNOWN_KINDS = {**dict.fromkeys(_SEQUENCES, _NO_SEQUENCES), **dict.fromkeys(_OPTIONALS, _NO_OPTIONALS)}
 _FIX_SHAPE = "Fix the input's shape with --shape, so that the condition is known."
 #: trip counts from here on stand for "no limit"
 _NO_LIMIT = 2**31 - 1
@@ -37,14 +35,12 @@ def if_op(b: Builder, node: Node) -> list[View]:
     if condition.const is not None:
         return node.body(b, "then_branch" if condition.const.reshape(-1)[0] else "else_branch", [])
     then, otherwise = branch(b, "then"), branch(b, "else")
-    pairs = list(
-        zip(node.body(then, "then_branch", []), node.body(otherwise, "else_branch", []), strict=True)
-    )
+    pairs = list(zip(node.body(then, "then_branch", []), node.body(otherwise, "else_branch", []), strict=True))
     orders, types = [], []
     for value, (yes, no) in zip(node.ir.outputs, pairs, strict=True):
         if yes.rank != no.rank or yes.dtype != no.dtype:
-            kinds = " and ".join(f"{view.dtype.name} with {view.rank} axes" for view in (yes, no))
-            raise Refused(f"its condition is known only at run time and its branches make '{value.name}' {kinds}", _FIX_SHAPE)
+            kinds = " or ".join(f"{view.dtype.name} with {view.rank} axes" for view in (yes, no))
+            raise Refused(f"which branch runs is known only at run time, and '{value.name}' is {kinds}", _FIX_SHAPE)
         order = yes.order if yes.order == no.order else identity(yes.rank)
         tensors = store(then, yes, order), store(otherwise, no, order)
         then.graph.outputs.append(tensors[0])
@@ -123,8 +119,10 @@ def scan(b: Builder, node: Node) -> list[View]:
 
 @dataclass(frozen=True, slots=True)
 class _Trips:
-    """How often a loop runs at most: ``count`` (a symbol if it is known only at run time) and ``limit``, the same as an
-    int32 tensor of shape (1,); None where nothing but a condition ends the loop."""
+    """How often a loop runs at most: ``count`` (a symbol if it is known only at run time) and ``limit``.
+
+    ``limit`` is the same as an int32 tensor of shape (1,); None where nothing but a condition ends the loop.
+    """
 
     count: int
     limit: Tensor | None

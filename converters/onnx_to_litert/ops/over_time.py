@@ -26,7 +26,7 @@ _LARGEST_COPY_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """A loop over ``axis`` of some tensors, backwards where ``reverse`` says so; ``collect``: keep what steps put out."""
+    """A loop over ``axis`` of some tensors, backwards where ``reverse`` says so; ``collect``: keep what it puts out."""
 
     axis: int
     reverse: list[bool]

@@ -9,30 +9,41 @@ from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.ops.conv import as_2d, from_2d, to_2d
+from edgekit.converters.onnx_to_litert.ops.pool_axes import (
+    max_pool_with_places,
+    maximum_by_axes,
+    mean_by_axes,
+    powers,
+)
 from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, fit_padding, read_window
 from edgekit.converters.onnx_to_litert.view import View
 
-__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool"]
+__all__ = ["average_pool", "global_average_pool", "global_lp_pool", "global_max_pool", "max_pool"]
 
 #: results of these are never negative, so padding them with 0 cannot win a maximum
 _NON_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "RELU_0_TO_1")
 
 
-def _prepare(b: Builder, node: Node) -> tuple[View, Window, list[int]]:
-    x = node.floats(0)
-    if x.rank not in (3, 4):
-        raise Refused(f"LiteRT pools over one or two axes, this one has {x.rank - 2}")
-    if x.shape[1] < 0:
-        raise Refused("its number of channels is dynamic", "Fix the input's shape with --shape.")
-    window = read_window(node, node.integers("kernel_shape"), x.shape[2:])
-    if max(window.dilations) > 1:
-        raise Refused("LiteRT has no dilated pooling")
+def _prepare(b: Builder, x: View, window: Window) -> tuple[Window, list[int]]:
+    """The window as a 2-D one, and the sizes of the result."""
     spatial = x.shape[2:]
     if x.rank == 3:
         window = as_2d(window)
         spatial = (1, *spatial)
-    sizes = [conv_size(b, size, window, axis) for axis, size in enumerate(spatial)]
-    return x, window, sizes
+    return window, [conv_size(b, size, window, axis) for axis, size in enumerate(spatial)]
+
+
+def _window(node: Node, x: View) -> Window:
+    if x.rank < 3:
+        raise Refused(f"it pools over spatial axes, its input has only {x.rank} axes")
+    if x.shape[1] < 0:
+        raise Refused("its number of channels is dynamic", "Fix the input's shape with --shape.")
+    return read_window(node, node.integers("kernel_shape"), x.shape[2:])
+
+
+def _is_plain(x: View, window: Window) -> bool:
+    """Whether LiteRT's 2-D ops can do it in one go."""
+    return x.rank in (3, 4) and max(window.dilations) == 1
 
 
 def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int]) -> Window:
@@ -62,15 +73,20 @@ def _pool(b: Builder, kind: str, x: Tensor, window: Window, sizes: list[int], pa
     )
 
 
-def max_pool(b: Builder, node: Node) -> View:
+def max_pool(b: Builder, node: Node) -> View | list[View]:
     """MaxPool -> MAX_POOL_2D; padding that is not SAME is written out with a value that cannot win."""
+    x = node.view(0)
+    raw = _window(node, x)
     if node.has_output(1):
-        raise Refused("LiteRT's MAX_POOL_2D does not return indices")
-    x, window, sizes = _prepare(b, node)
+        return max_pool_with_places(b, node, x, raw)
+    if not _is_plain(x, raw):
+        return maximum_by_axes(b, x, raw)
+    window, sizes = _prepare(b, x, raw)
     source = to_2d(b, x)
     window = _reach(window, source.shape[1:3], sizes)
     producer = next((op.kind for op in reversed(b.graph.ops) if x.tensor in op.outputs), "")
-    value = 0.0 if producer in _NON_NEGATIVE else float(np.finfo(np.float32).min)
+    lowest = np.finfo(np.float32).min if x.dtype == np.float32 else np.iinfo(x.dtype).min
+    value = 0.0 if producer in _NON_NEGATIVE else float(lowest)
     source, padding = fit_padding(b, source, window, value)
     return from_2d(b, _pool(b, "MAX_POOL_2D", source, window, sizes, padding), x.rank)
 
@@ -81,10 +97,13 @@ def average_pool(b: Builder, node: Node) -> View:
     LiteRT's SAME leaves padding out of the mean and explicit padding counts it: where ONNX wants the other one, the
     result is scaled by a constant (window size / counted elements).
     """
-    x, raw, sizes = _prepare(b, node)
+    x, include = node.floats(0), bool(node.integer("count_include_pad", 0))
+    raw = _window(node, x)
+    if not _is_plain(x, raw):
+        return mean_by_axes(b, x, raw, include)
+    raw, sizes = _prepare(b, x, raw)
     tensor = to_2d(b, x)
     window = _reach(raw, tensor.shape[1:3], sizes)
-    include = bool(node.integer("count_include_pad", 0))
     padded = window.same_upper or any(sum(pad) for pad in window.pads)
     source, padding = fit_padding(b, tensor, window)
     if padding == "SAME" and include:
@@ -121,6 +140,14 @@ def _global(b: Builder, node: Node, kind: str) -> View:
 def global_average_pool(b: Builder, node: Node) -> View:
     """GlobalAveragePool -> MEAN."""
     return _global(b, node, "MEAN")
+
+
+def global_lp_pool(b: Builder, node: Node) -> View:
+    """GlobalLpPool: the p-norm of each channel."""
+    x, p = node.floats(0), node.integer("p", 2)
+    axes = [x.axis(axis) for axis in range(2, x.rank)]
+    before, after = powers(p)
+    return x.with_tensor(after(b, b.reduce("SUM", before(b, x.tensor), axes, keep=True)))
 
 
 def global_max_pool(b: Builder, node: Node) -> View:

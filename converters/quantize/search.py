@@ -1,0 +1,275 @@
+"""Finds the recipe: few candidates, proposed from what XNNPACK takes of the files so far, each measured.
+
+1. Starting points: every form of the weights, everything static, only weights static.
+2. From "everything static", kinds of ops that cut XNNPACK's partitions go back to float, until none does.
+3. From the best, one kind of op at a time changes its form; changes that pay are taken together.
+4. Where the fastest is not good enough, ops go back to float in the order of the error that they add.
+5. The few that are left are judged on all samples and timed once more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from edgekit.artifacts import LiteRTModel
+from edgekit.converters.quantize.apply import quantize
+from edgekit.converters.quantize.plan import Plan, bases, combined, flips, without_left_out
+from edgekit.converters.quantize.quality import MAX_DB
+from edgekit.converters.quantize.samples import Samples
+from edgekit.converters.quantize.sensitivity import sensitivity, to_keep
+from edgekit.converters.quantize.workbench import Quality, Trial, Workbench
+from edgekit.errors import BadRecipe
+from edgekit.recipe import QuantRecipe
+
+__all__ = ["Goal", "Search", "Step", "search"]
+
+#: a change must make a file this much faster to count, since timing is not more exact
+_PAYS = 0.98
+#: files that differ less than this in time count as equally fast, and the smaller is taken
+_EQUAL = 1.03
+_ROUNDS = 2
+_FINALISTS = 5
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted: the fastest or the smallest file whose quality is good enough.
+
+    With ``max_drop_points`` a classifier may lose so many points of top-1 accuracy (with labels), or answer otherwise
+    than the float file on so many percent of the samples (without); one sample may always differ. Otherwise, and for
+    other networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``.
+    """
+
+    objective: Literal["latency", "size"] = "latency"
+    min_sqnr_db: float = 30.0
+    max_drop_points: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_sqnr_db < MAX_DB:
+            raise BadRecipe(f"The lowest SQNR is {self.min_sqnr_db} dB.", f"It must lie between 0 and {MAX_DB:g}.")
+        if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
+            raise BadRecipe(f"The largest drop is {self.max_drop_points} points.", "It must lie between 0 and 100.")
+
+    def met(self, quality: Quality) -> bool:
+        """Whether ``quality`` is good enough."""
+        if self.max_drop_points is None or quality.agreement is None:
+            return quality.sqnr_db >= self.min_sqnr_db
+        if quality.drop_points is not None:
+            return quality.drop_points <= self.max_drop_points
+        other = round((1 - quality.agreement) * quality.samples)
+        return other <= max(1.0, quality.samples * self.max_drop_points / 100)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the accuracy loop: which tensors' ops were kept float, and what came of it."""
+
+    kept: tuple[str, ...]
+    sqnr_db: float
+    ratio: float | None
+    met: bool
+
+
+class Search(msgspec.Struct, frozen=True):
+    """The chosen file with how it was found.
+
+    ``chosen`` is None when the float file itself is the answer. ``pareto``: names of trials that no other beats in
+    time, size and quality at once. ``float_cpu_ms``: CPU time of the float file in the last measurement.
+    """
+
+    model: LiteRTModel
+    recipe: QuantRecipe
+    chosen: Trial | None
+    trials: tuple[Trial, ...]
+    pareto: tuple[str, ...]
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...]
+    float_size_bytes: int
+    float_partitions: int
+    seconds: float
+
+
+def search(
+    model: LiteRTModel, samples: Samples, goal: Goal = Goal(), base: QuantRecipe = QuantRecipe(()),
+    on_step: Callable[[str], None] | None = None,
+) -> Search:
+    """The best precision for ``model`` by ``goal``, on this machine with one thread.
+
+    ``base`` gives the method of calibration, ``io`` and, if there are any, ranges; its rules are not used. ``on_step``
+    is told what is being done.
+
+    Raises BadInput for samples that do not fit, EngineError or BadModel when the float file does not run, MissingExtra.
+    """
+    started = time.perf_counter()
+    say = on_step or (lambda _: None)
+    say("calibrating")
+    run = _Run(Workbench(model, samples, base), goal, say)
+    run.explore()
+    run.refine()
+    run.raise_quality()
+    chosen = run.choose()
+    recipe = QuantRecipe((), io=base.io) if chosen is None else msgspec.structs.replace(chosen.recipe, io=base.io)
+    if base.io == "int8" and not recipe.ranges:
+        recipe = msgspec.structs.replace(recipe, ranges=run.bench.base.ranges)
+    made = model if chosen is None and base.io == "float32" else quantize(run.bench.model, recipe)
+    trials = tuple(sorted(run.trials.values(), key=lambda trial: trial.speed.ratio if trial.speed else 99.0))
+    return Search(
+        model=made, recipe=recipe, chosen=chosen, trials=trials, pareto=pareto(trials), steps=tuple(run.steps),
+        notes=tuple(run.notes(chosen)), float_size_bytes=len(model.data),
+        float_partitions=run.bench.placement.partitions, seconds=time.perf_counter() - started,
+    )
+
+
+def pareto(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Names of the timed trials that no other one equals or beats in time, size and quality together."""
+    timed = [trial for trial in trials if trial.speed is not None]
+
+    def beats(a: Trial, b: Trial) -> bool:
+        assert a.speed is not None
+        assert b.speed is not None
+        ours = a.speed.ratio, a.size_bytes, -a.quality.sqnr_db
+        theirs = b.speed.ratio, b.size_bytes, -b.quality.sqnr_db
+        return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
+
+    return tuple(trial.name for trial in timed if not any(beats(other, trial) for other in timed))
+
+
+class _Run:
+    """The state of one search."""
+
+    def __init__(self, bench: Workbench, goal: Goal, say: Callable[[str], None]) -> None:
+        self.bench, self.goal, self.say = bench, goal, say
+        self.trials: dict[str, Trial] = {}
+        self.steps: list[Step] = []
+        self._made: set[object] = set()
+
+    def _make(self, plans: Sequence[Plan]) -> list[Trial]:
+        """New candidates; a plan that amounts to one made before is passed over."""
+        fresh = []
+        for plan in plans:
+            rules = plan.rules()
+            if not rules or rules in self._made:
+                continue
+            self._made.add(rules)
+            self.say(f"making '{plan.name}'")
+            trial = self.bench.make(plan)
+            self.trials[plan.name] = trial
+            fresh.append(trial)
+        return fresh
+
+    def _time(self, trials: Sequence[Trial]) -> list[Trial]:
+        per_file = min(0.6, max(0.3, 1.2 * len(trials) ** -0.5))
+        timed = self.bench.timed(trials, seconds=per_file * (len(trials) + 1), on_step=self.say)
+        self.trials.update({trial.name: trial for trial in timed})
+        return timed
+
+    def explore(self) -> None:
+        """Starting points, and static with the ops that cut partitions in float."""
+        made = self._make(bases(self.bench.graph))
+        static = next((trial for trial in made if trial.name == "static8" and not trial.failure), None)
+        while static is not None:
+            plan = without_left_out(static.plan, static.left_out, self.bench.left_out)
+            better = self._make([plan]) if plan is not None else []
+            static = better[0] if better and not better[0].failure else None
+            made += better
+        self._time(made)
+
+    def refine(self) -> None:
+        """One kind at a time from the best, then all changes that paid together."""
+        for number in range(_ROUNDS):
+            best = self._best(self._good())
+            if best is None or best.speed is None:
+                return
+            made = self._make(flips(best.plan, self.bench.graph))
+            timed = self._time([trial for trial in made if self.goal.met(trial.quality)] + [best])
+            now = next((trial for trial in timed if trial.name == best.name), best)
+            paying = sorted((trial for trial in timed if _ratio(trial) < _PAYS * _ratio(now)), key=_ratio)
+            if not paying:
+                return
+            if len(paying) > 1:
+                plan = combined(best.plan, [trial.plan for trial in paying], f"combination {number + 1}")
+                self._time([*self._make([plan]), paying[0]])
+
+    def raise_quality(self) -> None:
+        """Keep the worst layers float in the fastest file that is not good enough, while that can still win."""
+        best = self._best(self._good())
+        limit = _ratio(best) if best is not None else 1.0
+        hopeful = [trial for trial in self.trials.values()
+                   if trial.speed is not None and not self.goal.met(trial.quality) and _ratio(trial) < _PAYS * limit]
+        if self.goal.objective == "size" or not hopeful:
+            return
+        start = min(hopeful, key=_ratio)
+        self.say(f"finding the sensitive layers of '{start.name}'")
+        layers = sensitivity(self.bench.model.data, self.bench.files[start.name], self.bench.samples)
+        count = 1
+        while count <= len(layers) // 2:
+            kept = to_keep(layers, count)
+            made = self._make([Plan(f"{start.name}, {len(kept)} ops float", start.plan.kinds, kept)])
+            if made and not made[0].failure:
+                met = self.goal.met(made[0].quality)
+                timed = self._time(made) if met else made
+                ratio = timed[0].speed.ratio if timed[0].speed else None
+                self.steps.append(Step(kept, made[0].quality.sqnr_db, ratio, met))
+                if met:
+                    return
+            count *= 2
+
+    def _good(self) -> list[Trial]:
+        return [trial for trial in self.trials.values() if trial.speed is not None and self.goal.met(trial.quality)]
+
+    def _best(self, trials: Sequence[Trial]) -> Trial | None:
+        if not trials:
+            return None
+        if self.goal.objective == "size":
+            return min(trials, key=lambda trial: (trial.size_bytes, _ratio(trial)))
+        limit = _EQUAL * min(_ratio(trial) for trial in trials)
+        return min((trial for trial in trials if _ratio(trial) <= limit), key=lambda trial: trial.size_bytes)
+
+    def choose(self) -> Trial | None:
+        """The best of the finalists, judged on all samples and timed side by side; None: the float file."""
+        order = sorted(self._good(), key=_ratio if self.goal.objective == "latency" else lambda t: t.size_bytes)
+        while order:
+            finalists, order = order[:_FINALISTS], order[_FINALISTS:]
+            self.say("judging the finalists on all samples")
+            judged = [msgspec.structs.replace(trial, quality=self.bench.judge(self.bench.files[trial.name]))
+                      for trial in finalists]
+            self.trials.update({trial.name: trial for trial in judged})
+            timed = self.bench.timed([trial for trial in judged if self.goal.met(trial.quality)],
+                                     seconds=1.5 * (len(judged) + 1), on_step=self.say)
+            self.trials.update({trial.name: trial for trial in timed})
+            useful = [trial for trial in timed if self.goal.objective == "size" or _ratio(trial) < 1.0]
+            best = self._best(useful)
+            if best is not None:
+                return best
+        return None
+
+    def notes(self, chosen: Trial | None) -> list[str]:
+        """What a person should know besides the figures."""
+        found = []
+        integer = [trial for trial in self.trials.values() if trial.speed is not None and _is_integer(trial)]
+        fastest = min(integer, key=_ratio, default=None)
+        if fastest is not None and _ratio(fastest) >= _PAYS:
+            found.append(f"No int8 file is faster than the float file here; the fastest, '{fastest.name}', takes "
+                         f"{_ratio(fastest):.2f} times as long. For size without loss of speed take float16 or weight8.")
+        if chosen is None:
+            found.append("No candidate is both good enough and faster than the float file: the float file is kept.")
+        elif _is_integer(chosen) and _ratio(chosen) > 1:
+            found.append(f"The chosen int8 file is slower than the float file ({_ratio(chosen):.2f} times as long).")
+        stock = self.trials.get("static8")
+        if stock is not None and stock.speed is not None and _ratio(stock) > 1:
+            cut = ", ".join(f"{count} {kind}" for kind, count in sorted(stock.left_out.items()))
+            found.append(f"Quantizing everything statically would be {_ratio(stock):.2f} times as slow as float: "
+                         f"XNNPACK leaves out {cut or 'nothing'} and runs {stock.partitions} partitions.")
+        if self.bench.samples.random:
+            found.append("The calibration data is random: ranges and quality say little about real inputs.")
+        return found
+
+
+def _ratio(trial: Trial) -> float:
+    return trial.speed.ratio if trial.speed is not None else float("inf")
+
+
+def _is_integer(trial: Trial) -> bool:
+    return any(precision in ("static8", "dynamic8", "dynamic4") for precision in trial.plan.kinds.values())
