@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -47,10 +48,10 @@ class _Usage(msgspec.Struct, frozen=True):
     peak_rss_bytes: int
 
 
-def run_worker(python: Path, converter: str, job: Job) -> Cost:
+def run_worker(python: Path, converter: str, job: Job, limit_s: float = 3600) -> Cost:
     """Run ``benchmarks.worker`` with ``python``, the interpreter of the converter's environment.
 
-    Raises EngineError, with the end of what the converter printed, where it fails.
+    Raises EngineError where it fails, with the end of what the converter printed, or takes more than ``limit_s``.
     """
     report = Path(job["report"])
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +61,20 @@ def run_worker(python: Path, converter: str, job: Job) -> Cost:
     command = [str(python), "-m", "benchmarks.worker", converter, str(job_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     launcher = [sys.executable, "-S", str(ROOT / "benchmarks" / "launcher.py")]
-    done = subprocess.run(launcher + command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise EngineError(f"{python} cannot be started: {done.stderr.strip()[-_LOG_TAIL_CHARS:]}",
+    with subprocess.Popen(launcher + command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            printed, log = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise EngineError(f"{converter} was not done with {job['net']} within {limit_s:g} s.") from None
+    if process.returncode != 0:
+        raise EngineError(f"{python} cannot be started: {log.strip()[-_LOG_TAIL_CHARS:]}",
                           "Make the peers' environments with: python -m benchmarks.peers_setup")
-    usage = msgspec.json.decode(done.stdout, type=_Usage)
+    usage = msgspec.json.decode(printed, type=_Usage)
     if usage.exit_code != 0 or not report.exists():
         raise EngineError(f"{converter} failed on {job['net']} with exit code {usage.exit_code}:\n"
-                          f"{done.stderr.strip()[-_LOG_TAIL_CHARS:]}")
+                          f"{log.strip()[-_LOG_TAIL_CHARS:]}")
     parts = msgspec.json.decode(report.read_bytes(), type=dict[str, Part])
     prepared = parts.get("prepared", Part(0.0, 0.0))
     return Cost(usage.cpu_s - prepared.cpu_s, usage.wall_s - prepared.wall_s, usage.peak_rss_bytes, parts)

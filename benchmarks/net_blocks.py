@@ -30,6 +30,7 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, classes))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Scores (N, classes) of images (N, 3, H, W)."""
         scores: Tensor = self.head(torch.flatten(self.pool(self.features(image)), 1))
         return scores
 
@@ -43,6 +44,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
         gate = self.expand(functional.relu(self.reduce(functional.adaptive_avg_pool2d(x, 1))))
         return x * functional.hardsigmoid(gate)
 
@@ -62,5 +64,6 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, cin, H, W) -> (N, cout, H/stride, W/stride)."""
         y: Tensor = self.body(x)
         return x + y if self.shortcut else y

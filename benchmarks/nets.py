@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.net_blocks import Activation, Classifier, InvertedResidual, SqueezeExcite, conv_bn
-from benchmarks.nets_more import MORE_NETS, MORE_SHAPES
+from benchmarks.nets_more import DYNAMIC_NETS, MORE_NETS, MORE_SHAPES
 from edgekit.errors import UnknownName
 
-__all__ = ["NETS", "example", "input_shape", "load", "make", "smooth_images"]
+__all__ = ["DYNAMIC_NETS", "NETS", "example", "input_shape", "load", "make", "smooth_images"]
+
 
 def mobilenet_v1() -> nn.Module:
     """MobileNetV1 1.0 (Howard et al., 2017): depthwise and pointwise convolutions in turn."""

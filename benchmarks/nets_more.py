@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.net_blocks import Classifier, InvertedResidual, conv_bn
 
-__all__ = ["MORE_NETS", "MORE_SHAPES", "ConvNeXt", "LastStep", "ShuffleNetV2", "VisionTransformer", "dynamic_convnet"]
+__all__ = ["DYNAMIC_NETS", "MORE_NETS", "MORE_SHAPES"]
 
 _CLASSES = 100
 
@@ -177,3 +177,5 @@ MORE_NETS: dict[str, Callable[[], nn.Module]] = {
     "dynamic_convnet": dynamic_convnet,
 }
 MORE_SHAPES = {"convnext_tiny": (3, 128, 128), "lstm": (32, 16), "dynamic_convnet": (3, 96, 96)}
+# those that are exported with dynamic N, H and W
+DYNAMIC_NETS = {"dynamic_convnet"}

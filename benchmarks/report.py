@@ -9,7 +9,7 @@ import msgspec
 from benchmarks.costs import Cost
 from benchmarks.files import FileFacts, Timing
 
-__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "best_peer", "is_right", "misses", "summary",
+__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "best_peer", "is_right", "misses", "summary", "table",
            "tables"]
 
 OURS = "edgekit"
@@ -92,12 +92,12 @@ def _worse(ours: Cost, peer: Cost) -> list[str]:
 def tables(results: Sequence[NetResult]) -> str:
     """The three tables, as Markdown."""
     parts = [
-        "## Files", _table(
+        "## Files", table(
             ["network", "converter", "TRANSPOSE", "ops", "partitions", "bytes", "max abs diff", "output range"],
             _file_rows(results)),
-        "## LiteRT CPU time, 1 thread (ratio ours / peer, 95 % interval)", _table(
+        "## LiteRT CPU time, 1 thread (ratio ours / peer, 95 % interval)", table(
             ["network", "converter", "CPU ms", "ours / this", "interval", "blocks"], _time_rows(results)),
-        "## Cost of converting (seconds)", _table(
+        "## Cost of converting (seconds)", table(
             ["network", "step", "CPU, process", "wall, process", "CPU, imports", "wall, imports",
              "CPU, conversion", "wall, conversion", "peak MB"], _cost_rows(results)),
         "'edgekit: verify' is the check that a conversion adds unless told not to; 'export' is torch to ONNX, which "
@@ -138,7 +138,8 @@ def _cost_rows(results: Iterable[NetResult]) -> Iterable[list[str]]:
                f"{result.verified.peak_rss_bytes / 1e6:.0f}"]
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table with padded columns."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 __all__ = ["CONVERTERS", "Job", "Marks", "main"]
 
@@ -28,7 +28,8 @@ __all__ = ["CONVERTERS", "Job", "Marks", "main"]
 class Job(TypedDict):
     """One conversion: ``net`` is a network of benchmarks.nets, ``weights`` its fitted weights, ``onnx`` its ONNX file.
 
-    ``out`` and ``report`` are the files to write: the model, and the seconds of the parts as JSON.
+    ``out`` and ``report`` are the files to write: the model, and the seconds of the parts as JSON. ``shapes`` fixes the
+    inputs of the ONNX file, which onnx2tf can be told.
     """
 
     net: str
@@ -36,6 +37,7 @@ class Job(TypedDict):
     onnx: str
     out: str
     report: str
+    shapes: NotRequired[dict[str, list[int]]]
 
 
 class Marks:
@@ -106,10 +108,12 @@ def _export(job: Job, marks: Marks) -> None:
     """Network -> ONNX through the dynamo exporter, as every ONNX converter here receives it."""
     export = importlib.import_module("edgekit.converters.torch_to_onnx").export
     nets = importlib.import_module("benchmarks.nets")
+    recipe = importlib.import_module("edgekit.recipe").ExportRecipe
     marks.mark("imported")
     net, example = nets.load(job["net"], job["weights"]), nets.example(job["net"])
+    dynamic = job["net"] in nets.DYNAMIC_NETS
     marks.mark("prepared")
-    Path(job["out"]).write_bytes(export(net, example).data)
+    Path(job["out"]).write_bytes(export(net, example, recipe(dynamic_batch=dynamic, dynamic_hw=dynamic)).data)
     marks.mark("converted")
 
 
@@ -172,8 +176,9 @@ def _onnx2tf(job: Job, marks: Marks) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.onnx"
         shutil.copyfile(job["onnx"], copy)
+        shapes = [f"{name}:{','.join(map(str, shape))}" for name, shape in job.get("shapes", {}).items() if shape]
         onnx2tf.convert(input_onnx_file_path=str(copy), output_folder_path=folder, non_verbose=True,
-                        tflite_backend="flatbuffer_direct")
+                        tflite_backend="flatbuffer_direct", overwrite_input_shape=shapes or None)
         shutil.copyfile(Path(folder) / "model_float32.tflite", job["out"])
         marks.mark("converted")
 

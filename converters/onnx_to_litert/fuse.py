@@ -7,7 +7,15 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
 
-__all__ = ["FUSIONS", "absorb_flatten_order", "drop_dead_ops", "fuse", "fuse_activations", "fuse_bias"]
+__all__ = [
+    "FUSIONS",
+    "absorb_flatten_order",
+    "drop_dead_ops",
+    "drop_kept_axes",
+    "fuse",
+    "fuse_activations",
+    "fuse_bias",
+]
 
 _TAKES_ACTIVATION = frozenset({
     "ADD", "SUB", "MUL", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "AVERAGE_POOL_2D",
@@ -88,6 +96,31 @@ def fuse_activations(graph: Graph) -> int:
     return len(dropped)
 
 
+def drop_kept_axes(graph: Graph) -> int:
+    """Let a reduction drop its axes itself instead of keeping them for a RESHAPE.
+
+    before: t = MEAN(x, (1, 2), keep); y = RESHAPE(t, (n, c))        after: y = MEAN(x, (1, 2))
+    """
+    producers, readers = _producers(graph), graph.consumers()
+    outputs = {id(tensor) for tensor in graph.outputs}
+    dropped: set[int] = set()
+    for op in graph.ops:
+        kept = op.inputs[0] if op.kind == "RESHAPE" else None
+        source = None if kept is None else producers.get(id(kept))
+        if kept is None or source is None or not source.options.get("keepDims") or id(kept) in outputs:
+            continue
+        axes = source.inputs[1]
+        if axes is None or axes.data is None or len(readers[id(kept)]) != 1:
+            continue
+        reduced = {int(axis) for axis in axes.data}
+        if op.outputs[0].shape == tuple(dim for axis, dim in enumerate(kept.shape) if axis not in reduced):
+            source.options["keepDims"] = False
+            source.outputs[0] = op.outputs[0]
+            dropped.add(id(op))
+    graph.ops = [op for op in graph.ops if id(op) not in dropped]
+    return len(dropped)
+
+
 def absorb_flatten_order(graph: Graph) -> int:
     """Permute the columns of a weight matrix instead of the data that is flattened in front of it.
 
@@ -133,7 +166,15 @@ def _producers(graph: Graph) -> dict[int, Op]:
 
 
 #: dead shape arithmetic first (it would count as a reader), biases before the activations that follow them
-FUSIONS = (drop_dead_ops, absorb_flatten_order, fuse_bias, fuse_activations, fuse_quantized, drop_dead_ops)
+FUSIONS = (
+    drop_dead_ops,
+    drop_kept_axes,
+    absorb_flatten_order,
+    fuse_bias,
+    fuse_activations,
+    fuse_quantized,
+    drop_dead_ops,
+)
 
 
 def fuse(graph: Graph) -> bool:

@@ -31,6 +31,8 @@ _OPTIONS = {
     "TOPK_V2": "TopKV2Options",
     "PADV2": "PadV2Options",
     "CONV_2D": "Conv2DOptions",
+    "CONV_3D": "Conv3DOptions",
+    "CONV_3D_TRANSPOSE": "Conv3DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
 }

@@ -17,6 +17,7 @@ from edgekit.converters.passes.fuse_mish import fuse_mish
 from edgekit.converters.passes.inline_functions import inline_functions
 from edgekit.converters.passes.last_step import last_step
 from edgekit.converters.passes.stack_lstm import stack_lstm
+from edgekit.converters.passes.unfold_qlinear import unfold_qlinear
 from edgekit.errors import InternalError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PORTABLE_PASSES: tuple[Pass, ...] = (
 )
 #: ops that LiteRT has as one and exporters write as several; ONNX Runtime finds these patterns itself
 LITERT_PASSES: tuple[Pass, ...] = (
+    unfold_qlinear,  # before all others: it makes plain Conv and MatMul
     *PORTABLE_PASSES,
     fuse_gelu,
     fuse_mish,

@@ -19,6 +19,8 @@ WEIGHTED = ("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "
 #: kinds without arithmetic on values, or without a form in integers
 _NEVER = frozenset({"SHAPE", "WHILE", "IF", "CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CAST",
                     "DEQUANTIZE", "QUANTIZE", "FILL", "RANGE"})
+#: kinds whose form follows their neighbours' and costs next to nothing
+_VIEWS = frozenset({"EXPAND_DIMS", "RESHAPE", "SQUEEZE"})
 
 
 class Graph(msgspec.Struct, frozen=True):
@@ -31,9 +33,23 @@ class Graph(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """A precision for each kind (float32 where none is given), and tensors whose ops stay float32 all the same."""
 
-    name: str
     kinds: Mapping[str, Precision]
     keep: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The plan in words: the precision of most kinds, and what differs. Equal plans have equal names."""
+        forms = Counter(self.kinds.values())
+        if not forms:
+            return "float32"
+        main = max(sorted(forms), key=lambda form: forms[form])
+        parts = [f"{form} {'+'.join(sorted(kind for kind, have in self.kinds.items() if have == form))}"
+                 for form in sorted(forms) if form != main]
+        same = sorted(kind for kind, have in self.kinds.items() if have == main)
+        weighted = [kind for kind in same if kind in WEIGHTED]
+        head = f"{main} {'+'.join(same)}" if len(same) < 3 or same == weighted else main
+        kept = [f"{len(self.keep)} ops float32"] if self.keep else []
+        return ", ".join([head, *parts, *kept])
 
     def rules(self) -> tuple[QuantRule, ...]:
         """The plan as rules of a recipe."""
@@ -44,9 +60,9 @@ class Plan(msgspec.Struct, frozen=True):
         rules = [QuantRule(precision, tuple(kinds)) for precision, kinds in sorted(by_precision.items())]
         return (*rules, *((QuantRule("float32", (), self.keep),) if self.keep else ()))
 
-    def changed(self, name: str, **kinds: Precision) -> Plan:
-        """The plan with other precisions for some kinds."""
-        return Plan(name, {**self.kinds, **kinds}, self.keep)
+    def changed(self, kinds: Mapping[str, Precision], keep: tuple[str, ...] = ()) -> Plan:
+        """The plan with other precisions for some kinds, and more tensors kept."""
+        return Plan({**self.kinds, **kinds}, (*self.keep, *keep))
 
 
 def look_at(data: bytes) -> Graph:
@@ -60,59 +76,72 @@ def look_at(data: bytes) -> Graph:
 
 
 def bases(graph: Graph) -> list[Plan]:
-    """Where to start: all weights in each form, all ops static, only those with weights static."""
+    """Where to start: everything static, all weights in each form, only those with weights static."""
     weighted = [kind for kind in graph.kinds if kind in WEIGHTED]
-    static = [kind for kind in graph.kinds if kind not in _NEVER]
-    plans = [
-        Plan("float16", dict.fromkeys(weighted, "float16")),
-        Plan("weight8", dict.fromkeys(weighted, "weight8")),
-        Plan("dynamic8", dict.fromkeys(weighted, "dynamic8")),
-        Plan("static8", dict.fromkeys(static, "static8")),
-        Plan("static8 weighted", dict.fromkeys([kind for kind in weighted if kind != "BATCH_MATMUL"], "static8")),
-    ]
-    if "FULLY_CONNECTED" in weighted and len(weighted) > 1:
-        plans.append(plans[-1].changed("static8 convolutions, dynamic8 FULLY_CONNECTED", FULLY_CONNECTED="dynamic8"))
-        plans.append(Plan("dynamic8 FULLY_CONNECTED", {"FULLY_CONNECTED": "dynamic8"}))
-    return plans if weighted else plans[3:4]
+    everything = Plan(dict.fromkeys([kind for kind in graph.kinds if kind not in _NEVER], "static8"))
+    if not weighted:
+        return [everything]
+    static = Plan(dict.fromkeys([kind for kind in weighted if kind != "BATCH_MATMUL"], "static8"))
+    plans = [everything, Plan(dict.fromkeys(weighted, "float16")), Plan(dict.fromkeys(weighted, "weight8")),
+             Plan(dict.fromkeys(weighted, "dynamic8")), static]
+    if "FULLY_CONNECTED" in weighted:
+        plans += [static.changed({"FULLY_CONNECTED": "dynamic8"}), Plan({"FULLY_CONNECTED": "dynamic8"})]
+    return plans
 
 
-def left_out(data: bytes, placement: Placement, graph: Graph) -> Counter[str]:
-    """How many ops of each kind of the float graph XNNPACK leaves to slower kernels in the quantized file ``data``."""
+def left_out(data: bytes, placement: Placement, graph: Graph) -> tuple[tuple[str, str], ...]:
+    """Kind and first tensor of the ops that XNNPACK leaves to slower kernels in ``data``, made from the float graph."""
     model: Any = read_tables(data)
-    return Counter(
-        kind_of(model, op)
+    tensors = model.subgraphs[0].tensors
+    return tuple(
+        (kind_of(model, op), name_of(tensors[op.outputs[0]]))
         for op, taken in zip(model.subgraphs[0].operators, placement.delegated, strict=False)
-        if not taken and kind_of(model, op) in graph.kinds)
+        if not taken and len(op.outputs) and kind_of(model, op) in graph.kinds)
 
 
-def without_left_out(plan: Plan, out: Mapping[str, int], float_out: Mapping[str, int]) -> Plan | None:
-    """``plan`` with the kinds in float that cut its partitions and do not cut those of the float file; None if none.
+def without_left_out(
+    plan: Plan, out: Sequence[tuple[str, str]], float_out: Sequence[tuple[str, str]], graph: Graph
+) -> list[Plan]:
+    """``plan`` with what cuts its partitions, and does not cut those of the float file, in float.
+
+    First whole kinds, then, where some ops of a kind are taken and others not, those ops only. [] when nothing cuts.
     """
-    kinds = [kind for kind, count in out.items()
-             if count > float_out.get(kind, 0) and plan.kinds.get(kind, "float32") != "float32"]
-    if not kinds:
-        return None
-    names = ", ".join(sorted(kinds))
-    return plan.changed(f"{plan.name}, float {names}", **dict.fromkeys(kinds, "float32"))
+    was = {tensor for _, tensor in float_out}
+    known = {tensor for _, tensor in graph.ops}
+    cutting = [(kind, tensor) for kind, tensor in out
+               if tensor not in was and plan.kinds.get(kind, "float32") != "float32" and tensor not in plan.keep]
+    if not cutting:
+        return []
+    all_of, cut_of = Counter(kind for kind, _ in graph.ops), Counter(kind for kind, _ in cutting)
+    whole: dict[str, Precision] = {kind: "float32" for kind in cut_of if cut_of[kind] == all_of[kind]}
+    plans = [plan.changed(dict.fromkeys(cut_of, "float32"))]
+    if len(whole) < len(cut_of):
+        keep = tuple(tensor for kind, tensor in cutting if kind not in whole and tensor in known)
+        plans.append(plan.changed(whole, keep))
+    return plans
 
 
-def flips(plan: Plan, graph: Graph) -> list[Plan]:
-    """``plan`` with one kind changed: into float, into static, or (with weights) into dynamic."""
+def flips(plan: Plan, graph: Graph, cut: Iterable[str] = ()) -> list[Plan]:
+    """``plan`` with one kind changed: into float, into static, or (with weights) into dynamic.
+
+    Kinds in ``cut`` are not made static: XNNPACK was seen to leave them out.
+    """
     found = []
     for kind in graph.kinds:
         have = plan.kinds.get(kind, "float32")
-        options: Iterable[Precision] = () if kind in _NEVER else ("static8", "float32")
-        if kind in WEIGHTED and kind != "BATCH_MATMUL":
-            options = ("static8", "dynamic8", "float32")
-        found += [plan.changed(f"{plan.name}, {option} {kind}", **{kind: option})
-                  for option in options if option != have]
+        options: list[Precision] = [] if kind in _NEVER or kind in _VIEWS else ["float32"]
+        if options and kind not in cut:
+            options.append("static8")
+        if kind in WEIGHTED:
+            options.append("dynamic8")
+        found += [plan.changed({kind: option}) for option in options if option != have]
     return found
 
 
-def combined(plan: Plan, better: Sequence[Plan], name: str) -> Plan:
+def combined(plan: Plan, better: Sequence[Plan]) -> Plan:
     """``plan`` with all the changes of ``better``, which each changed one kind of it; the first wins."""
     kinds = dict(plan.kinds)
     for other in reversed(better):
         kinds.update({kind: precision for kind, precision in other.kinds.items()
                       if plan.kinds.get(kind, "float32") != precision})
-    return Plan(name, kinds, plan.keep)
+    return Plan(kinds, plan.keep)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -46,6 +47,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     objective: Literal["latency", "size"] = "latency"
     min_sqnr_db: float = 30.0
     max_drop_points: float | None = None
+    max_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_sqnr_db < MAX_DB:
@@ -97,7 +99,7 @@ def search(
 ) -> Search:
     """The best precision for ``model`` by ``goal``, on this machine with one thread.
 
-    ``base`` gives the method of calibration, ``io`` and, if there are any, ranges; its rules are not used. ``on_step``
+    After ``goal.max_seconds`` no new round of candidates is begun. ``base`` gives the method of calibration, ``io`` and, if there are any, ranges; its rules are not used. ``on_step``
     is told what is being done.
 
     Raises BadInput for samples that do not fit, EngineError or BadModel when the float file does not run, MissingExtra.
@@ -143,6 +145,8 @@ class _Run:
         self.bench, self.goal, self.say = bench, goal, say
         self.trials: dict[str, Trial] = {}
         self.steps: list[Step] = []
+        self._deadline = time.perf_counter() + goal.max_seconds
+        self.cut: set[str] = set()  # kinds of which XNNPACK left out some when they were static
         self._made: set[object] = set()
 
     def _make(self, plans: Sequence[Plan]) -> list[Trial]:
@@ -165,31 +169,38 @@ class _Run:
         self.trials.update({trial.name: trial for trial in timed})
         return timed
 
+    def _late(self) -> bool:
+        return time.perf_counter() > self._deadline
+
     def explore(self) -> None:
         """Starting points, and static with the ops that cut partitions in float."""
         made = self._make(bases(self.bench.graph))
-        static = next((trial for trial in made if trial.name == "static8" and not trial.failure), None)
-        while static is not None:
-            plan = without_left_out(static.plan, static.left_out, self.bench.left_out)
-            better = self._make([plan]) if plan is not None else []
-            static = better[0] if better and not better[0].failure else None
+        queue = [trial for trial in made[:1] if not trial.failure]
+        while queue:
+            trial = queue.pop()
+            self.cut |= {kind for kind, _ in trial.left_out if trial.plan.kinds.get(kind) == "static8"}
+            plans = without_left_out(trial.plan, trial.left_out, self.bench.left_out, self.bench.graph)
+            better = [each for each in self._make(plans) if not each.failure]
+            queue += better
             made += better
         self._time(made)
 
     def refine(self) -> None:
         """One kind at a time from the best, then all changes that paid together."""
-        for number in range(_ROUNDS):
+        for _ in range(_ROUNDS):
             best = self._best(self._good())
             if best is None or best.speed is None:
                 return
-            made = self._make(flips(best.plan, self.bench.graph))
+            made = self._make(flips(best.plan, self.bench.graph, self.cut))
             timed = self._time([trial for trial in made if self.goal.met(trial.quality)] + [best])
+            if self._late():
+                return
             now = next((trial for trial in timed if trial.name == best.name), best)
             paying = sorted((trial for trial in timed if _ratio(trial) < _PAYS * _ratio(now)), key=_ratio)
             if not paying:
                 return
             if len(paying) > 1:
-                plan = combined(best.plan, [trial.plan for trial in paying], f"combination {number + 1}")
+                plan = combined(best.plan, [trial.plan for trial in paying])
                 self._time([*self._make([plan]), paying[0]])
 
     def raise_quality(self) -> None:
@@ -204,9 +215,9 @@ class _Run:
         self.say(f"finding the sensitive layers of '{start.name}'")
         layers = sensitivity(self.bench.model.data, self.bench.files[start.name], self.bench.samples)
         count = 1
-        while count <= len(layers) // 2:
+        while count <= len(layers) // 2 and not self._late():
             kept = to_keep(layers, count)
-            made = self._make([Plan(f"{start.name}, {len(kept)} ops float", start.plan.kinds, kept)])
+            made = self._make([start.plan.changed({}, kept)])
             if made and not made[0].failure:
                 met = self.goal.met(made[0].quality)
                 timed = self._time(made) if met else made
@@ -257,9 +268,10 @@ class _Run:
             found.append("No candidate is both good enough and faster than the float file: the float file is kept.")
         elif _is_integer(chosen) and _ratio(chosen) > 1:
             found.append(f"The chosen int8 file is slower than the float file ({_ratio(chosen):.2f} times as long).")
-        stock = self.trials.get("static8")
+        stock = next((trial for trial in self.trials.values() if trial.plan == bases(self.bench.graph)[0]), None)
         if stock is not None and stock.speed is not None and _ratio(stock) > 1:
-            cut = ", ".join(f"{count} {kind}" for kind, count in sorted(stock.left_out.items()))
+            counts = Counter(kind for kind, _ in stock.left_out)
+            cut = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
             found.append(f"Quantizing everything statically would be {_ratio(stock):.2f} times as slow as float: "
                          f"XNNPACK leaves out {cut or 'nothing'} and runs {stock.partitions} partitions.")
         if self.bench.samples.random:

@@ -45,21 +45,24 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One candidate file. ``speed`` is None until it has been timed; ``failure`` says why there is no file."""
+    """One candidate file. ``speed`` is None until it has been timed; ``failure`` says why there is no file.
+
+    ``left_out``: kind and first tensor of the ops that XNNPACK leaves to slower kernels.
+    """
 
     plan: Plan
     recipe: QuantRecipe
     size_bytes: int = 0
     size_ratio: float = 1.0
     partitions: int = 0
-    left_out: dict[str, int] = {}
+    left_out: tuple[tuple[str, str], ...] = ()
     quality: Quality = Quality(0, -MAX_DB)
     speed: Speed | None = None
     failure: str = ""
 
     @property
     def name(self) -> str:
-        """The plan's name."""
+        """What the plan says of itself; it is unique."""
         return self.plan.name
 
 
@@ -81,6 +84,7 @@ class Workbench:
         self.base = base if base.ranges else calibrate(self.model, base, samples)
         self.files: dict[str, bytes] = {}
         self._cached: list[Feeds] = []
+        self._complete = False
         self._wanted = [self._outputs(session, feeds)
                         for session in [self._open(self.model.data)] for feeds in self._some(_JUDGING)]
 
@@ -92,18 +96,18 @@ class Workbench:
     def _some(self, count: int) -> Iterator[Feeds]:
         """The first ``count`` samples; what fits into 128 MB is read once only."""
         room = _CACHE_BYTES // max(1, sum(array.nbytes for array in self.feeds.values()))
-        if self._cached and len(self._cached) >= min(count, room):
-            yield from self._cached[:count]
-        if len(self._cached) >= count:
+        known = len(self._cached)
+        yield from self._cached[:count]
+        if self._complete or known >= count:
             return
         for number, feeds in enumerate(self.samples):
             if number >= count:
                 return
-            if number < len(self._cached):
-                continue
-            if number < room:
-                self._cached.append(feeds)
-            yield feeds
+            if number >= known:
+                if number == len(self._cached) < room:
+                    self._cached.append(feeds)
+                yield feeds
+        self._complete = len(self._cached) == number + 1
 
     def _open(self, data: bytes) -> Any:
         from edgekit.runtime.engines import open_session
@@ -125,7 +129,7 @@ class Workbench:
         self.files[plan.name] = made.data
         return Trial(
             plan, recipe, size_bytes=len(made.data), size_ratio=len(made.data) / len(self.model.data),
-            partitions=placement.partitions, left_out=dict(left_out(made.data, placement, self.graph)),
+            partitions=placement.partitions, left_out=left_out(made.data, placement, self.graph),
             quality=quality,
         )
 

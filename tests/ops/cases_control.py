@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.ops.harness import Case
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-Typed = tuple[str, int, list[int]]
+Typed = tuple[str, int, Sequence[int | str | None]]
 
 
-def body(nodes: list[NodeProto], inputs: list[Typed], outputs: list[Typed]) -> GraphProto:
+def body(nodes: Sequence[NodeProto], inputs: Sequence[Typed], outputs: Sequence[Typed]) -> GraphProto:
     """A graph attribute; inputs and outputs as (name, element type, shape)."""
     infos = [[helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)]
     return helper.make_graph(nodes, "body", infos[0], infos[1])

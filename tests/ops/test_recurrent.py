@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -34,23 +36,25 @@ class Net:
     def weights(self, *shape: int) -> str:
         return self.constant((self._rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32))
 
-    def node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op, inputs, [output], name=f"{op}_{output}", **attributes))
         return output
 
-    def layer(self, op: str, x: str, sizes: tuple[int, int], outputs: list[str], **attributes: object) -> None:
+    def layer(self, op: str, x: str, sizes: tuple[int, int], outputs: list[str], **attributes: Any) -> None:
         width, hidden = sizes
         count = 2 if attributes.get("direction") == "bidirectional" else 1
         gates = _GATES[op] * hidden
         given = [self.weights(count, gates, width), self.weights(count, gates, hidden), self.weights(count, 2 * gates)]
-        self._nodes.append(helper.make_node(op, [x, *given], outputs, name=outputs[0], hidden_size=hidden, **attributes))
+        self._nodes.append(
+            helper.make_node(op, [x, *given], outputs, name=outputs[0], hidden_size=hidden, **attributes)
+        )
 
     def model(self, *outputs: str, opset: int = 17) -> onnx.ModelProto:
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self._shape)
         return build(self._nodes, [x], outputs, self._constants, opset)
 
 
-def two_layers(batch: int, hidden: tuple[int, int], **attributes: object) -> Net:
+def two_layers(batch: int, hidden: tuple[int, int], **attributes: Any) -> Net:
     """Two LSTM layers over (12, batch, 6) as torch exports them, batch first, with a linear layer on the last step."""
     net = Net([batch, 12, 6])
     net.node("Transpose", ["x"], "t", perm=[1, 0, 2])

@@ -17,6 +17,7 @@ from edgekit.converters.onnx_to_litert.ops import (
     conv,
     elementwise,
     indexing,
+    integer,
     matmul,
     norm,
     padding,
@@ -52,7 +53,9 @@ LOWERINGS: dict[str, Lowering] = {
     "DepthToSpace": slicing.depth_to_space,
     "SpaceToDepth": slicing.space_to_depth,
     # quantization
+    "ConvInteger": integer.conv_integer,
     "DequantizeLinear": quantize.dequantize,
+    "MatMulInteger": integer.matmul_integer,
     "QuantizeLinear": quantize.quantize,
     # matrices
     "Gemm": matmul.gemm,

@@ -6,8 +6,9 @@ import numpy as np
 
 from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.builder import Builder
-from edgekit.converters.onnx_to_litert.graph import Shape, Tensor
+from edgekit.converters.onnx_to_litert.graph import Shape, Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.conv_3d import conv_3d, conv_transpose_3d
 from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, fit_padding, read_window
 from edgekit.converters.onnx_to_litert.view import NHWC, View, channels_last, store
 
@@ -48,8 +49,10 @@ def as_2d(window: Window) -> Window:
 def conv(b: Builder, node: Node) -> View:
     """Conv -> CONV_2D, or DEPTHWISE_CONV_2D when each group has one input channel."""
     x, w = node.floats(0), node.floats(1)
+    if x.rank == 5:
+        return conv_3d(b, node)
     if x.rank not in (3, 4):
-        raise Refused(f"LiteRT convolutions are 1-D or 2-D, this one is {x.rank - 2}-D")
+        raise Refused(f"LiteRT convolutions are 1-D to 3-D, this one is {x.rank - 2}-D")
     channels, (out_channels, per_group, *kernel) = x.shape[1], w.shape
     groups = node.integer("group", 1)
     if channels < 0 or channels != per_group * groups or out_channels % groups:
@@ -80,13 +83,18 @@ def conv(b: Builder, node: Node) -> View:
 def conv_transpose(b: Builder, node: Node) -> View:
     """ConvTranspose -> TRANSPOSE_CONV per group; padding that LiteRT does not know is cut off the full result."""
     x = node.floats(0)
+    if x.rank == 5:
+        return conv_transpose_3d(b, node)
     if x.rank not in (3, 4):
-        raise Refused(f"LiteRT transposed convolutions are 1-D or 2-D, this one is {x.rank - 2}-D")
-    weights = node.const(1, "weights")
+        raise Refused(f"LiteRT transposed convolutions are 1-D to 3-D, this one is {x.rank - 2}-D")
+    given = node.floats(1)
     groups = node.integer("group", 1)
-    channels = weights.shape[0]
+    channels = given.shape[0]
     if x.shape[1] != channels or channels % groups:
-        raise Refused(f"{x.shape[1]} input channels do not fit weights {list(weights.shape)} in {groups} groups")
+        raise Refused(f"{x.shape[1]} input channels do not fit weights {list(given.shape)} in {groups} groups")
+    weights = given.const
+    if weights is None or (node.has_input(2) and node.view(2).const is None):
+        return _computed_transpose(b, node, x, given)
     weights, window, extra = _transpose_window(node, x.shape[2:], weights)
     source = to_2d(b, x)
     if groups == 1 and _is_upscaling(window, extra):
@@ -101,11 +109,34 @@ def conv_transpose(b: Builder, node: Node) -> View:
             if groups == 1
             else b.strided_slice(source, [0, 0, 0, group * depth], [2**31 - 1] * 3 + [(group + 1) * depth], [1] * 4)
         )
-        kernel = weights[group * depth : (group + 1) * depth]
+        own = weights[group * depth : (group + 1) * depth]
+        kernel = b.const(np.ascontiguousarray(own.transpose(1, 2, 3, 0)))
         parts.append(_transpose_conv(b, part, kernel, window, extra, bias if inside else None))
     y = b.concat(parts, 3)
     if bias is not None and not inside:
         y = b.binary("ADD", y, b.const(bias))
+    return from_2d(b, y, x.rank)
+
+
+def _computed_transpose(b: Builder, node: Node, x: View, weights: View) -> View:
+    """ConvTranspose whose weights or bias are computed at run time."""
+    if max(node.integers("dilations", (1,))) > 1:
+        raise Refused("its weights are computed at run time and dilated", "Make the weights a constant.")
+    if not is_static(weights.shape):
+        raise Refused("the shape of its weights is known only at run time", "Make the weights a constant.")
+    like = np.zeros(weights.shape, np.float32)  # only the shape counts here
+    like, window, extra = _transpose_window(node, x.shape[2:], like)
+    groups, (channels, out_channels, *_) = node.integer("group", 1), like.shape
+    source, depth = to_2d(b, x), channels // groups
+    kernel = b.reshape(store(b, weights, (1, *range(2, weights.rank), 0)), (out_channels, *window.kernel, channels))
+    parts = []
+    for group in range(groups):
+        begin, end = [0, 0, 0, group * depth], [2**31 - 1] * 3 + [(group + 1) * depth]
+        own, part = (b.strided_slice(tensor, begin, end, [1] * 4) for tensor in (kernel, source))
+        parts.append(_transpose_conv(b, part, own, window, extra, None))
+    y = b.concat(parts, 3)
+    if node.has_input(2):
+        y = b.binary("ADD", y, node.view(2).tensor)
     return from_2d(b, y, x.rank)
 
 
@@ -167,9 +198,9 @@ def _transpose_window(node: Node, spatial: Shape, weights: Array) -> tuple[Array
 
 
 def _transpose_conv(
-    b: Builder, x: Tensor, weights: Array, window: Window, extra: tuple[int, ...], bias: Array | None
+    b: Builder, x: Tensor, kernel: Tensor, window: Window, extra: tuple[int, ...], bias: Array | None
 ) -> Tensor:
-    """One group of a transposed convolution of ``x`` (N, H, W, C)."""
+    """One group of a transposed convolution of ``x`` (N, H, W, C) with ``kernel`` (out, H, W, in)."""
     sizes, full = [], []
     for axis in range(2):
         n, k, s, (before, after) = x.shape[1 + axis], window.kernel[axis], window.strides[axis], window.pads[axis]
@@ -187,11 +218,10 @@ def _transpose_conv(
         and window.pads[axis][0] == (full[axis] - sizes[axis]) // 2
         for axis in range(2)
     )
-    shape = (x.shape[0], *(sizes if same else full), weights.shape[1])
-    target = _full_shape(b, x, window, weights.shape[1]) if dynamic or x.shape[0] < 0 else b.dims(shape)
+    shape = (x.shape[0], *(sizes if same else full), kernel.shape[0])
+    target = _full_shape(b, x, window, kernel.shape[0]) if dynamic or x.shape[0] < 0 else b.dims(shape)
     if not dynamic and x.shape[0] < 0:
         target = b.concat([b.dims((x.shape[0],)), b.dims(shape[1:])], 0)
-    kernel = b.const(np.ascontiguousarray(weights.transpose(1, 2, 3, 0)))
     operands = [target, kernel, x] if bias is None else [target, kernel, x, b.const(bias)]
     y = b.emit(
         "TRANSPOSE_CONV",

@@ -7,6 +7,7 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Quantization, StoredConstant, Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.integer import dequantize_computed, quantize_computed
 from edgekit.converters.onnx_to_litert.view import View
 
 __all__ = ["dequantize", "quantize"]
@@ -16,8 +17,6 @@ _ACTIVATIONS = ("int8", "uint8", "int16")
 
 def _parameters(node: Node, dtype: np.dtype[np.generic] | None) -> Quantization:
     """Scales and zero points; the axis is the ONNX one."""
-    if node.integer("block_size", 0):
-        raise Refused("LiteRT has no blocked quantization of activations")
     scales = np.atleast_1d(node.const(1, "scale")).astype(np.float32)
     given = node.optional_const(2, "zero point")
     zero_points = np.zeros(scales.shape, np.int64) if given is None else np.atleast_1d(given).astype(np.int64)
@@ -26,16 +25,22 @@ def _parameters(node: Node, dtype: np.dtype[np.generic] | None) -> Quantization:
     return Quantization(scales, zero_points, node.integer("axis", 1) if scales.size > 1 else 0)
 
 
+def _is_simple(node: Node) -> bool:
+    """Whether scales and zero points are constants, and not for blocks."""
+    operands = [node.view(index) for index in (1, 2) if node.has_input(index)]
+    return not node.integer("block_size", 0) and all(view.const is not None for view in operands)
+
+
 def quantize(b: Builder, node: Node) -> View:
-    """QuantizeLinear with one constant scale -> QUANTIZE."""
+    """QuantizeLinear with one constant scale -> QUANTIZE, else by arithmetic."""
     x = node.floats(0)
     zero = node.view(2).dtype if node.has_input(2) else None
     dtype = np.dtype(zero if zero is not None else np.uint8)
+    if not _is_simple(node) or dtype.name not in _ACTIVATIONS or node.has("output_dtype"):
+        return quantize_computed(b, node)
     parameters = _parameters(node, dtype)
-    if dtype.name not in _ACTIVATIONS:
-        raise Refused(f"LiteRT does not quantize to {dtype.name}")
     if parameters.scales.size != 1:
-        raise Refused("LiteRT quantizes activations with one scale, not one for each channel")
+        return quantize_computed(b, node)
     out = b.emit("QUANTIZE", [x.tensor], x.tensor.shape, dtype)
     out.quantization = parameters
     return x.with_tensor(out)
@@ -44,6 +49,8 @@ def quantize(b: Builder, node: Node) -> View:
 def dequantize(b: Builder, node: Node) -> View:
     """DequantizeLinear -> DEQUANTIZE; a constant becomes a float constant that remembers what it was."""
     x = node.view(0)
+    if not _is_simple(node):
+        return dequantize_computed(b, node)
     parameters = _parameters(node, None)
     data = x.const
     if data is not None:

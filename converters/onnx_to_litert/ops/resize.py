@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Shape, Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.resize_computed import resize_computed
 from edgekit.converters.onnx_to_litert.ops.shape import known_elements
 from edgekit.converters.onnx_to_litert.view import NHWC, View, store
 
@@ -35,16 +36,15 @@ class _Plan:
 def resize(b: Builder, node: Node) -> View:
     """Resize / Upsample."""
     x = node.floats(0)
+    if _is_computed(node):
+        return resize_computed(b, node)
     plan = _plan(b, node, x.shape)
     if plan.sizes == x.shape and all(scale in (None, 1.0) for scale in plan.scales):
         return x
     if x.rank == 4 and plan.sizes[:2] == x.shape[:2] and (options := _native(plan, x.shape)) is not None:
         return _resize_native(b, node, x, plan, options)
     if not is_static(x.shape) or not is_static(plan.sizes):
-        raise Refused(
-            f"resizing in mode '{plan.mode}' / '{plan.coordinates}' needs fixed sizes in LiteRT",
-            "Fix the input's shape with --shape.",
-        )
+        return resize_computed(b, node)
     tensor = x.tensor
     for axis, (old, new) in enumerate(zip(x.shape, plan.sizes, strict=True)):
         if old != new or plan.scales[axis] not in (None, 1.0):
@@ -52,13 +52,21 @@ def resize(b: Builder, node: Node) -> View:
     return x.with_tensor(tensor)
 
 
+def _is_computed(node: Node) -> bool:
+    """Whether the scales are known only at run time, or the request is a form that has no plan."""
+    modern = node.op_type == "Resize" and node.opset >= 11
+    by_sizes = modern and node.has_input(3)
+    scales = None if by_sizes or node.has("scales") else node.view(2 if modern else 1)
+    crops = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    kept = node.text("keep_aspect_ratio_policy", "stretch") != "stretch" and by_sizes
+    return crops or kept or (scales is not None and scales.const is None)
+
+
 def _plan(b: Builder, node: Node, shape: Shape) -> _Plan:
     rank = len(shape)
     mode = node.text("mode", "nearest")
     if node.integer("antialias", 0):
         raise Refused("LiteRT has no antialiased resize", "Export with antialias=False.")
-    if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refused("LiteRT's resize has no aspect ratio policy", "Give the sizes outright.")
     modern = node.op_type == "Resize" and node.opset >= 11
     coordinates = node.text("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
     if coordinates not in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric"):
@@ -94,7 +102,7 @@ def _targets(
     for axis, factor in zip(axes, factors, strict=True):
         full[axis] = factor
     sizes = [
-        dim if factor == 1 else int(np.floor(dim * factor)) if dim >= 0 else b.new_dim(("resize", dim, factor))
+        dim if factor == 1 else int(np.float32(dim) * np.float32(factor)) if dim >= 0 else b.new_dim(("resize", dim, factor))
         for dim, factor in zip(shape, full, strict=True)
     ]
     return tuple(full), tuple(sizes)

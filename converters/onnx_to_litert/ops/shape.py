@@ -142,8 +142,9 @@ def squeeze(b: Builder, node: Node) -> View:
     shape = tuple(dim for at, dim in enumerate(x.tensor.shape) if at not in stored)
     if x.tensor.data is not None or is_static(x.tensor.shape):
         return View(b.reshape(x.tensor, shape), order)
-    tensor = b.emit("SQUEEZE", [x.tensor], shape, x.dtype, squeezeDims=sorted(stored))
-    return View(tensor, order)
+    # without axes ONNX drops whatever has size 1 at run time, and so does SQUEEZE when it is given none
+    dims = sorted(stored) if axes is not None else []
+    return View(b.emit("SQUEEZE", [x.tensor], shape, x.dtype, squeezeDims=dims), order)
 
 
 def unsqueeze(b: Builder, node: Node) -> View:
