@@ -3,8 +3,9 @@
     python -m benchmarks.corpus [--json corpus.json] [--only NAME]
 
 The models are those of the folder onnx_corpus in EDGEKIT_SHARED (default ../shared), listed in its manifest.json. Every
-conversion and every run has a process of its own and a time limit. Ours gets the file as it is, dynamic axes included;
-onnx2tf gets a copy, as it is and then with its inputs fixed to the sizes that are tried, and the better result counts.
+conversion and every run has a process of its own and a time limit. Ours gets the file as it is, dynamic axes included,
+and once more with its inputs fixed to the sizes that are tried where it refuses that. onnx2tf gets copies: with and
+without its simplifier (onnxsim), as they are and with fixed inputs, and the best result counts.
 Both are judged by the rule of ``edgekit.parity.compare`` on the same random inputs. litert-torch reads torch networks
 only, so it has no column. Exit code 1 when a bar is missed.
 """
@@ -36,11 +37,13 @@ __all__ = ["Entry", "Outcome", "Result", "main", "misses", "tables"]
 
 _MIN_PASSED = 19
 _LIMIT_S = 300.0
-Status = Literal["right", "wrong", "refused", "failed"]
+Status = Literal["right", "fixed", "wrong", "refused", "failed"]
+_GOOD = ("right", "fixed")
+Shapes = dict[str, tuple[int, ...]]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One model of the manifest. ``run_inputs`` gives a shape for each input; one that does not run has "ort" != "ok"."""
+    """One model of the manifest. ``run_inputs`` gives a shape for each input; "ort" is "ok" unless it cannot run."""
 
     name: str
     file: str
@@ -51,8 +54,9 @@ class Entry(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What a converter made of a model.
 
-    "right": answers as ONNX Runtime does. "wrong": it does not. "refused": an error says what is not supported. "failed":
-    any other error. ``error`` is the largest difference in units of the output's range, where there is one.
+    "right": answers as ONNX Runtime does; "fixed": does so once its inputs were given fixed sizes, ``reason`` says why.
+    "wrong": answers otherwise. "refused": an error says what is not supported. "failed": any other error. ``error`` is
+    the largest difference in units of the output's range, where there is one.
     """
 
     status: Status
@@ -73,52 +77,60 @@ class Result(msgspec.Struct, frozen=True):
 def measure(entry: Entry, folder: Path, limit_s: float) -> Result:
     """Both converters on one model of the corpus in ``folder``."""
     path, sound = folder / entry.file, entry.ort == "ok"
-    if not sound:
-        ours = _attempt(lambda: _ours(path, None, limit_s))
-        return Result(entry.name, sound, ours, _attempt(lambda: _theirs(path, {}, None, limit_s)))
-    sample = isolate.call("benchmarks.corpus:reference", str(path), entry.run_inputs, timeout_s=limit_s)
-    assert isinstance(sample, tuple)
-    ours = _attempt(lambda: _ours(path, sample, limit_s))
-    peer = _attempt(lambda: _theirs(path, {}, sample, limit_s))
-    if peer.status != "right":
-        fixed = _attempt(lambda: _theirs(path, entry.run_inputs, sample, limit_s))
-        peer = fixed if fixed.status == "right" or peer.status == "failed" else peer
-    return Result(entry.name, sound, ours, peer)
+    sample = isolate.call("benchmarks.corpus:reference", str(path), entry.run_inputs, timeout_s=limit_s) if sound else None
+    assert sample is None or isinstance(sample, tuple)
+    ours = _attempt(lambda: _ours(path, {}, sample, limit_s))
+    if ours.status == "refused" and sample:
+        fixed = _attempt(lambda: _ours(path, entry.run_inputs, sample, limit_s))
+        ours = msgspec.structs.replace(fixed, status="fixed", reason=ours.reason) if fixed.status == "right" else ours
+    return Result(entry.name, sound, ours, _best_of_theirs(path, entry.run_inputs, sample, limit_s))
 
 
-def reference(path: str, shapes: dict[str, tuple[int, ...]]) -> Sample:
+def _best_of_theirs(path: Path, shapes: Shapes, sample: Sample | None, limit_s: float) -> Outcome:
+    """The first right answer, with and without its simplifier; else the first that does not fail."""
+    tried = []
+    for simplify in (True, False):
+        for given in ({}, shapes):
+            tried.append(_attempt(lambda: _theirs(path, given, simplify, sample, limit_s)))  # noqa: B023 - called here
+            if tried[-1].status == "right":
+                return msgspec.structs.replace(tried[-1], status="fixed") if given else tried[-1]
+    return min(tried, key=lambda outcome: outcome.status == "failed")
+
+
+def reference(path: str, shapes: Shapes) -> Sample:
     """Random inputs of the given shapes and ONNX Runtime's answers to them, by name."""
     from edgekit.converters.onnx_model import load_onnx
 
     return reference_sample(load_onnx(Path(path)), shapes)
 
 
-def convert_ours(path: str, sample: Sample | None) -> tuple[float, VerifyReport | None]:
+def convert_ours(path: str, shapes: Shapes, sample: Sample | None) -> tuple[float, VerifyReport | None]:
     """Seconds of our conversion with its reading, and the comparison on ``sample``."""
     from edgekit.converters.onnx_model import load_onnx
     from edgekit.converters.onnx_to_litert import to_litert
 
     start = time.perf_counter()
-    conversion = to_litert(load_onnx(Path(path)))
+    conversion = to_litert(load_onnx(Path(path)), ConvertRecipe(shapes=shapes))
     seconds = time.perf_counter() - start
     if sample is None:
         return seconds, None
     return seconds, compare_on(conversion.model, sample, ConvertRecipe().tolerance)
 
 
-def _ours(path: Path, sample: Sample | None, limit_s: float) -> Outcome:
-    done = isolate.call("benchmarks.corpus:convert_ours", str(path), sample, timeout_s=limit_s, subject=path.stem)
+def _ours(path: Path, shapes: Shapes, sample: Sample | None, limit_s: float) -> Outcome:
+    done = isolate.call("benchmarks.corpus:convert_ours", str(path), shapes, sample, timeout_s=limit_s,
+                        subject=path.stem)
     assert isinstance(done, tuple)
     seconds, report = done
     return _judged(report.outputs if report else (), seconds)
 
 
-def _theirs(path: Path, shapes: dict[str, tuple[int, ...]], sample: Sample | None, limit_s: float) -> Outcome:
+def _theirs(path: Path, shapes: Shapes, simplify: bool, sample: Sample | None, limit_s: float) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "model.tflite")
         cost = run_worker(peer_python("onnx2tf"), "onnx2tf", {
             "net": path.stem, "weights": "", "onnx": str(path), "out": out, "report": str(Path(folder) / "parts.json"),
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "shapes": {name: list(shape) for name, shape in shapes.items()}, "simplify": simplify,
         }, limit_s)
         errors = isolate.call("benchmarks.peer_file:verdict", out, *(sample or ({}, {})), ConvertRecipe().tolerance,
                               timeout_s=limit_s, subject="The file")
@@ -148,7 +160,7 @@ def _attempt(run: Callable[[], Outcome]) -> Outcome:
 def misses(results: Sequence[Result], least: int = _MIN_PASSED) -> list[str]:
     """One line for each bar that is missed."""
     sound = [result for result in results if result.sound]
-    passed = sum(result.ours.status == "right" for result in sound)
+    passed = sum(result.ours.status in _GOOD for result in sound)
     found = []
     if passed < min(least, len(sound)):
         found.append(f"{passed} of {len(sound)} models convert and match; the bar is {least}")
@@ -165,7 +177,7 @@ def tables(results: Sequence[Result]) -> str:
     header = ["model", "ours", "error / range", "s", "onnx2tf", "error / range", "s"]
     rows = [[result.name, *_cells(result.ours), *_cells(result.peer)] for result in results]
     sound = [result for result in results if result.sound]
-    counts = {name: sum(getattr(result, name).status == "right" for result in sound) for name in ("ours", "peer")}
+    counts = {name: sum(getattr(result, name).status in _GOOD for result in sound) for name in ("ours", "peer")}
     lines = [table(header, rows), "", f"Of {len(sound)} sound models convert and answer as ONNX Runtime does: ours "
              f"{counts['ours']}, onnx2tf {counts['peer']}; litert-torch 0, for it cannot read ONNX files."]
     for who in ("ours", "peer"):

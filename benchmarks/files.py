@@ -5,7 +5,6 @@ Every function takes and returns what can be pickled.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.peer_file import CHANNELS_FIRST, CHANNELS_LAST, fitting
 from benchmarks.timing import measure_ratios
 from edgekit.errors import EngineError
+from edgekit.graph.facts_tflite import describe_tflite
 
-__all__ = ["FileFacts", "RatioFacts", "Timing", "cpu_times", "facts"]
+__all__ = ["FileFacts", "RatioFacts", "Timing", "cpu_times", "facts", "run_twice"]
 
 Floats = npt.NDArray[np.float32]
-_TO_NHWC = (0, 2, 3, 1)
-_TO_NCHW = (0, 3, 1, 2)
 
 
 class FileFacts(msgspec.Struct, frozen=True):
-    """One converted model. ``partitions``: runs of ops that XNNPACK took; 1 with ``undelegated`` 0 is the ideal.
+    """One converted model. ``ops`` are those of all subgraphs; ``partitions``: runs of ops that XNNPACK took, best 1.
 
     ``max_abs_diff`` is against ONNX Runtime on the same input, in units of the output, whose range (max - min of the
-    reference) is ``output_range``.
+    reference) is ``output_range``. ``repeats``: for each engine what ``run_twice`` said.
     """
 
     size_bytes: int
@@ -36,6 +35,7 @@ class FileFacts(msgspec.Struct, frozen=True):
     partitions: int
     max_abs_diff: float
     output_range: float
+    repeats: dict[str, str] = {}
 
     @property
     def op_count(self) -> int:
@@ -46,6 +46,11 @@ class FileFacts(msgspec.Struct, frozen=True):
     def transposes(self) -> int:
         """TRANSPOSE ops in the file."""
         return self.ops.get("TRANSPOSE", 0)
+
+    @property
+    def moves(self) -> int:
+        """Ops that only move data about: TRANSPOSE and GATHER."""
+        return self.transposes + self.ops.get("GATHER", 0)
 
 
 class RatioFacts(msgspec.Struct, frozen=True):
@@ -66,21 +71,41 @@ class Timing(msgspec.Struct, frozen=True):
 
 def facts(path: str, onnx_path: str, image_path: str) -> FileFacts:
     """Facts about the LiteRT file at ``path``, converted from the ONNX file, on the input in the .npy file."""
-    interpreter = _open(path)
-    names = collections.Counter(op["op_name"] for op in interpreter._get_ops_details())
-    partitions = names.pop("DELEGATE", 0)
     image = np.load(image_path)
+    interpreter = _open(path, image)
+    partitions = sum(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
     reference = _onnx_answer(onnx_path, image)
-    _feed(interpreter, image)
     interpreter.invoke()
-    answer = _like(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), reference.shape, _TO_NCHW)
+    answer = _like(_output(interpreter), reference.shape, CHANNELS_FIRST)
     return FileFacts(
         size_bytes=Path(path).stat().st_size,
-        ops=dict(sorted(names.items())),
+        ops=describe_tflite(Path(path).read_bytes(), path).op_counts or {},
         partitions=partitions,
         max_abs_diff=float(np.abs(answer - reference).max()),
         output_range=float(np.ptp(reference)),
     )
+
+
+def run_twice(engine: str, path: str, image_path: str) -> str:
+    """Whether ``engine`` ("Interpreter" or "CompiledModel") gives the same answer twice in a row: "same" or "differs".
+
+    "dynamic" where CompiledModel is given a file with dynamic inputs, whose output sizes it does not update.
+    """
+    image = np.load(image_path)
+    interpreter = _open(path, image)
+    if engine == "CompiledModel":
+        detail = interpreter.get_input_details()[0]
+        if -1 in detail["shape_signature"]:
+            return "dynamic"
+        run = _compiled(path, _like(image, tuple(detail["shape"]), CHANNELS_LAST))
+    else:
+        def run() -> Floats:
+            interpreter.invoke()
+            return _output(interpreter)
+    first = run()
+    if not np.allclose(first, _first_answer(interpreter), rtol=1e-3, atol=1e-5):
+        return "differs from the Interpreter"
+    return "same" if np.array_equal(first, run()) else "differs"
 
 
 def cpu_times(files: dict[str, str], subject: str, image_path: str, half_width: float, max_seconds: float) -> Timing:
@@ -97,18 +122,23 @@ def cpu_times(files: dict[str, str], subject: str, image_path: str, half_width: 
     )
 
 
-def _open(path: str) -> Any:
+def _open(path: str, image: Floats) -> Any:
+    """An interpreter with ``image`` as its input, resized to it where it is dynamic."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=1)
+    detail = interpreter.get_input_details()[0]
+    stored = _like(image, tuple(detail["shape_signature"]), CHANNELS_LAST)
+    if stored.shape != tuple(detail["shape"]):
+        interpreter.resize_tensor_input(detail["index"], stored.shape)
     interpreter.allocate_tensors()
+    interpreter.set_tensor(detail["index"], stored)
     return interpreter
 
 
 def _opener(path: str, image: Floats) -> Callable[[], Callable[[], object]]:
     def open_and_warm_up() -> Callable[[], object]:
-        interpreter = _open(path)
-        _feed(interpreter, image)
+        interpreter = _open(path, image)
         for _ in range(3):
             interpreter.invoke()
         run: Callable[[], object] = interpreter.invoke
@@ -117,20 +147,43 @@ def _opener(path: str, image: Floats) -> Callable[[], Callable[[], object]]:
     return open_and_warm_up
 
 
-def _feed(interpreter: Any, image: Floats) -> None:
-    detail = interpreter.get_input_details()[0]
-    interpreter.set_tensor(detail["index"], _like(image, tuple(detail["shape"]), _TO_NHWC))
+def _compiled(path: str, stored: Floats) -> Callable[[], Floats]:
+    from ai_edge_litert import compiled_model
+
+    # without these paths it looks for the compiler plugins of every vendor and warns for each
+    environment = compiled_model.Environment.create(compiler_plugin_path="/nonexistent",
+                                                    dispatch_library_path="/nonexistent")
+    options = compiled_model.Options(cpu_options=compiled_model.CpuOptions(num_threads=1))
+    model: Any = compiled_model.CompiledModel.from_file(path, environment=environment, options=options)
+    inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+    inputs[0].write(stored)
+    details = next(iter(model.get_output_tensor_details(next(iter(model.get_signature_list()))).values()))
+
+    def run() -> Floats:
+        model.run_by_index(0, inputs, outputs)
+        answer: Floats = outputs[0].read(int(np.prod(details["shape"])), np.float32)
+        return answer.reshape(details["shape"])
+
+    return run
 
 
-def _like(array: Floats, shape: tuple[int, ...], permutation: tuple[int, ...]) -> Floats:
+def _first_answer(interpreter: Any) -> Floats:
+    interpreter.invoke()
+    return _output(interpreter)
+
+
+def _output(interpreter: Any) -> Floats:
+    answer: Floats = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return answer
+
+
+def _like(array: Floats, shape: tuple[int, ...], permutations: dict[int, tuple[int, ...]]) -> Floats:
     """``array``, permuted if only that gives it ``shape``; no network here is ambiguous, as C differs from H and W."""
-    if array.shape == shape:
-        return array
-    permuted = array.transpose(permutation) if array.ndim == 4 else array
-    if permuted.shape != shape:
+    found = fitting(array, shape, permutations)
+    if not found:
         raise EngineError(f"A file wants the shape {list(shape)}, and the network's tensor is {list(array.shape)}.",
                           "The conversion changed the interface of the network.")
-    return np.ascontiguousarray(permuted)
+    return found[0]
 
 
 def _onnx_answer(path: str, image: Floats) -> Floats:

@@ -18,10 +18,10 @@ from edgekit.artifacts import Array, OutputError
 from edgekit.errors import BadModel, EngineError
 from edgekit.parity import compare_outputs
 
-__all__ = ["answer", "closest", "verdict"]
+__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "answer", "closest", "fitting", "verdict"]
 
-_CHANNELS_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
-_CHANNELS_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+CHANNELS_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+CHANNELS_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 
 def verdict(path: str, inputs: Mapping[str, Array], wanted: Mapping[str, Array], tolerance: float) -> tuple[
@@ -65,7 +65,7 @@ def closest(wanted: Mapping[str, Array], got: Sequence[Array], tolerance: float)
             found.append(OutputError(name, float("inf"), 0.0, passed=False, problem="the file lacks this output"))
             continue
         compared = [(index, _compared(name, want, view, tolerance)) for index in left
-                    for view in _either(got[index], want.shape, _CHANNELS_FIRST)]
+                    for view in _either(got[index], want.shape, CHANNELS_FIRST)]
         index, error = min(compared, key=lambda pair: (not pair[1].passed, pair[1].max_abs_diff))
         left.remove(index)
         found.append(error)
@@ -74,6 +74,15 @@ def closest(wanted: Mapping[str, Array], got: Sequence[Array], tolerance: float)
 
 def _compared(name: str, want: Array, got: Array, tolerance: float) -> OutputError:
     return compare_outputs({name: want}, {name: got}, tolerance)[0]
+
+
+def fitting(array: Array, shape: Sequence[int], permutations: Mapping[int, Sequence[int]]) -> list[Array]:
+    """``array`` as it is and with its axes permuted (``permutations``: by rank), as far as they fit ``shape`` (-1: any)."""
+    views = [array]
+    if array.ndim in permutations:
+        views.append(np.ascontiguousarray(array.transpose(permutations[array.ndim])))
+    return [view for view in views if view.ndim == len(shape)
+            and all(want in (-1, have) for want, have in zip(shape, view.shape, strict=True))]
 
 
 def _open(path: str) -> Any:
@@ -90,13 +99,13 @@ def _readings(path: str, inputs: Mapping[str, Array]) -> Iterator[list[Array]]:
     details = _open(path).get_input_details()
     if len(details) > len(inputs):
         raise BadModel(f"The file has {len(details)} inputs, and the network {len(inputs)}.")
-    choices = [list(_either(array, tuple(detail["shape_signature"]), _CHANNELS_LAST))
+    choices = [_either(array, tuple(detail["shape_signature"]), CHANNELS_LAST)
                for detail, (_, array) in zip(details, _paired(details, inputs), strict=True)]
     return (list(feeds) for feeds in itertools.product(*choices))
 
 
 def _paired(details: Sequence[Mapping[str, Any]], inputs: Mapping[str, Array]) -> list[tuple[str, Array]]:
-    """The network's inputs in the file's order: by name where all names agree but for punctuation, else as they come."""
+    """The network's inputs in the file's order: by name where all agree but for punctuation, else as they come."""
     by_name = {_plain(name): (name, array) for name, array in inputs.items()}
     found = [by_name.get(_plain(detail["name"])) for detail in details]
     if all(found) and len(set(map(id, found))) == len(found):
@@ -108,15 +117,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"^serving_default_|:0$", "", name).lower())
 
 
-def _either(array: Array, shape: Sequence[int], permutations: Mapping[int, Sequence[int]]) -> Iterator[Array]:
-    """``array`` as it is and with its axes permuted, as far as they fit ``shape`` (-1: any).
-
-    Where neither does, ``array`` in that shape if it has as many elements (a scalar kept as a vector), else as it is.
-    """
-    views = [array]
-    if array.ndim in permutations:
-        views.append(np.ascontiguousarray(array.transpose(permutations[array.ndim])))
-    fitting = [view for view in views if view.ndim == len(shape)
-               and all(want in (-1, have) for want, have in zip(shape, view.shape, strict=True))]
-    reshapes = -1 not in shape and np.prod(shape, dtype=np.int64) == array.size
-    yield from fitting or [array.reshape(tuple(shape)) if reshapes and array.size == 1 else array]
+def _either(array: Array, shape: Sequence[int], permutations: Mapping[int, Sequence[int]]) -> list[Array]:
+    """What ``fitting`` gives; where nothing fits, ``array`` as it is, or a single element in the shape asked for."""
+    single = -1 not in shape and array.size == np.prod(shape, dtype=np.int64) == 1
+    return fitting(array, shape, permutations) or [array.reshape(tuple(shape)) if single else array]

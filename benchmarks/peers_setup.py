@@ -29,12 +29,13 @@ _LITERT_TORCH = (
 )
 _ONNX2TF = (
     "ai-edge-litert==2.3.0", "flatbuffers==25.12.19", "ml_dtypes==0.6.0", "numpy==2.4.6", "onnx==1.23.2",
-    "onnxruntime==1.31.1", "protobuf==7.36.2", "psutil==7.2.2", "sng4onnx==2.0.1", "tqdm==4.70.1",
+    "onnxruntime==1.31.1", "protobuf==7.36.2", "psutil==7.2.2", "sng4onnx==2.0.1", "tqdm==4.70.1", "rich==15.0.0",
+    "markdown-it-py==4.3.0", "mdurl==0.1.2", "pygments==2.21.0",
 )
 # name -> pip's arguments, one call each
 PEERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "litert_torch": (_LITERT_TORCH,),
-    "onnx2tf": (_ONNX2TF, ("--no-deps", "--ignore-requires-python", "onnx2tf==2.6.9")),
+    "onnx2tf": (_ONNX2TF, ("--no-deps", "--ignore-requires-python", "onnx2tf==2.6.9", "onnxsim==0.6.5")),
 }
 # What each must be able to do before its environment counts as made.
 _PROBES = {"litert_torch": "import litert_torch", "onnx2tf": "import onnx2tf.onnx2tf"}

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.measure import paired_ratio
+
 __all__ = ["Ratio", "Seconds", "interleave", "measure_ratios", "ratio"]
 
 Seconds = npt.NDArray[np.float64]
@@ -65,17 +67,9 @@ def interleave(openers: Mapping[str, Callable[[], Run]], rounds: int, blocks: in
     return seconds
 
 
-def ratio(numerator: Seconds, denominator: Seconds, draws: int = 4000, level: float = 0.95, seed: int = 0) -> Ratio:
-    """The median of the paired ratios of two (rounds, blocks) arrays, with a two-level bootstrap interval."""
-    logs = np.log(numerator) - np.log(denominator)
-    rounds, blocks = logs.shape
-    rng = np.random.default_rng(seed)
-    picked_rounds = rng.integers(rounds, size=(draws, rounds, 1))
-    picked_blocks = rng.integers(blocks, size=(draws, rounds, blocks))
-    medians = np.median(logs[picked_rounds, picked_blocks].reshape(draws, -1), axis=1)
-    tail = (1 - level) / 2
-    lower, upper = np.exp(np.quantile(medians, [tail, 1 - tail]))
-    return Ratio(float(np.exp(np.median(logs))), float(lower), float(upper), rounds * blocks)
+def ratio(numerator: Seconds, denominator: Seconds, draws: int = 4000) -> Ratio:
+    """The median of the paired ratios of two (rounds, blocks) arrays, with a two-level 95 % bootstrap interval."""
+    return Ratio(*paired_ratio(denominator, numerator, draws), blocks=numerator.size)
 
 
 def measure_ratios(openers: Mapping[str, Callable[[], Run]], subject: str, against: Sequence[str], *,

@@ -28,8 +28,8 @@ __all__ = ["CONVERTERS", "Job", "Marks", "main"]
 class Job(TypedDict):
     """One conversion: ``net`` is a network of benchmarks.nets, ``weights`` its fitted weights, ``onnx`` its ONNX file.
 
-    ``out`` and ``report`` are the files to write: the model, and the seconds of the parts as JSON. ``shapes`` fixes the
-    inputs of the ONNX file, which onnx2tf can be told.
+    ``out`` and ``report`` are the files to write: the model, and the seconds of the parts as JSON. For onnx2tf,
+    ``shapes`` fixes the inputs of the ONNX file and ``simplify`` lets it run onnxsim first, which costs time and memory.
     """
 
     net: str
@@ -38,6 +38,7 @@ class Job(TypedDict):
     out: str
     report: str
     shapes: NotRequired[dict[str, list[int]]]
+    simplify: NotRequired[bool]
 
 
 class Marks:
@@ -171,6 +172,7 @@ def _litert_torch(job: Job, marks: Marks) -> None:
 
 def _onnx2tf(job: Job, marks: Marks) -> None:
     """ONNX -> LiteRT by onnx2tf's direct backend. It rewrites its input file, hence the copy."""
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # it looks for onnxsim
     onnx2tf = importlib.import_module("onnx2tf.onnx2tf")
     marks.mark("imported")
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +180,8 @@ def _onnx2tf(job: Job, marks: Marks) -> None:
         shutil.copyfile(job["onnx"], copy)
         shapes = [f"{name}:{','.join(map(str, shape))}" for name, shape in job.get("shapes", {}).items() if shape]
         onnx2tf.convert(input_onnx_file_path=str(copy), output_folder_path=folder, non_verbose=True,
-                        tflite_backend="flatbuffer_direct", overwrite_input_shape=shapes or None)
+                        tflite_backend="flatbuffer_direct", overwrite_input_shape=shapes or None,
+                        not_use_onnxsim=not job.get("simplify"))
         shutil.copyfile(Path(folder) / "model_float32.tflite", job["out"])
         marks.mark("converted")
 

@@ -170,11 +170,19 @@ def quantiles(times: npt.ArrayLike) -> Quantiles:
 
 
 def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, draws: int = 2000) -> tuple[float, float, float]:
-    """The median of ``b[i] / a[i]`` and its 95 % bootstrap interval (median, low, high)."""
-    ratios = np.asarray(b, np.float64) / np.asarray(a, np.float64)
-    picks = np.random.default_rng(0).integers(len(ratios), size=(draws, len(ratios)))
-    low, high = np.quantile(np.median(ratios[picks], axis=1), (0.025, 0.975))
-    return float(np.median(ratios)), float(low), float(high)
+    """The median of ``b / a``, element by element, and its 95 % bootstrap interval (median, low, high).
+
+    Arrays (pairs,), or (rounds, blocks) where the blocks of a round share its luck: rounds are resampled first then.
+    """
+    logs = np.log(np.asarray(b, np.float64)) - np.log(np.asarray(a, np.float64))
+    logs = logs.reshape(len(logs), -1)
+    rounds, blocks = logs.shape
+    random = np.random.default_rng(0)
+    picked_rounds = random.integers(rounds, size=(draws, rounds, 1))
+    picked_blocks = random.integers(blocks, size=(draws, rounds, blocks))
+    medians = np.median(logs[picked_rounds, picked_blocks].reshape(draws, -1), axis=1)
+    low, high = np.exp(np.quantile(medians, (0.025, 0.975)))
+    return float(np.exp(np.median(logs))), float(low), float(high)
 
 
 class _Timed(msgspec.Struct, frozen=True):

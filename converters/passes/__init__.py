@@ -35,8 +35,8 @@ PORTABLE_PASSES: tuple[Pass, ...] = (
 )
 #: ops that LiteRT has as one and exporters write as several; ONNX Runtime finds these patterns itself
 LITERT_PASSES: tuple[Pass, ...] = (
-    unfold_qlinear,  # before all others: it makes plain Conv and MatMul
     *PORTABLE_PASSES,
+    unfold_qlinear,
     fuse_gelu,
     fuse_mish,
     fuse_hard_swish,  # also rewrites clip(x + 3, 0, 6) / 6 to HardSigmoid, which has its own lowering

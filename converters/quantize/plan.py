@@ -31,9 +31,14 @@ class Graph(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A precision for each kind (float32 where none is given), and tensors whose ops stay float32 all the same."""
+    """A precision for each kind; float32 where none is given.
+
+    ``cut``: tensors whose ops are not made static, since they would cut XNNPACK's partitions; ``keep``: tensors whose
+    ops stay float32 for accuracy.
+    """
 
     kinds: Mapping[str, Precision]
+    cut: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
 
     @property
@@ -48,8 +53,8 @@ class Plan(msgspec.Struct, frozen=True):
         same = sorted(kind for kind, have in self.kinds.items() if have == main)
         weighted = [kind for kind in same if kind in WEIGHTED]
         head = f"{main} {'+'.join(same)}" if len(same) < 3 or same == weighted else main
-        kept = [f"{len(self.keep)} ops float32"] if self.keep else []
-        return ", ".join([head, *parts, *kept])
+        counts = ((len(self.cut), "not static"), (len(self.keep), "float32"))
+        return ", ".join([head, *parts, *(f"{count} ops {what}" for count, what in counts if count)])
 
     def rules(self) -> tuple[QuantRule, ...]:
         """The plan as rules of a recipe."""
@@ -57,12 +62,20 @@ class Plan(msgspec.Struct, frozen=True):
         for kind, precision in sorted(self.kinds.items()):
             if precision != "float32":
                 by_precision.setdefault(precision, []).append(kind)
-        rules = [QuantRule(precision, tuple(kinds)) for precision, kinds in sorted(by_precision.items())]
-        return (*rules, *((QuantRule("float32", (), self.keep),) if self.keep else ()))
+        static = [QuantRule("static8", tuple(by_precision.pop("static8")))] if "static8" in by_precision else []
+        others = [QuantRule(precision, tuple(kinds)) for precision, kinds in sorted(by_precision.items())]
+        # A later rule wins: what must not be static may still have weights in another form.
+        return (*static, *_float32(self.cut), *others, *_float32(self.keep))
 
-    def changed(self, kinds: Mapping[str, Precision], keep: tuple[str, ...] = ()) -> Plan:
-        """The plan with other precisions for some kinds, and more tensors kept."""
-        return Plan({**self.kinds, **kinds}, (*self.keep, *keep))
+    def changed(
+        self, kinds: Mapping[str, Precision], cut: tuple[str, ...] = (), keep: tuple[str, ...] = ()
+    ) -> Plan:
+        """The plan with other precisions for some kinds, and more tensors cut or kept."""
+        return Plan({**self.kinds, **kinds}, (*self.cut, *cut), (*self.keep, *keep))
+
+
+def _float32(tensors: tuple[str, ...]) -> list[QuantRule]:
+    return [QuantRule("float32", (), tensors)] if tensors else []
 
 
 def look_at(data: bytes) -> Graph:
@@ -109,15 +122,15 @@ def without_left_out(
     was = {tensor for _, tensor in float_out}
     known = {tensor for _, tensor in graph.ops}
     cutting = [(kind, tensor) for kind, tensor in out
-               if tensor not in was and plan.kinds.get(kind, "float32") != "float32" and tensor not in plan.keep]
+               if tensor not in was and plan.kinds.get(kind, "float32") != "float32" and tensor not in plan.cut]
     if not cutting:
         return []
     all_of, cut_of = Counter(kind for kind, _ in graph.ops), Counter(kind for kind, _ in cutting)
     whole: dict[str, Precision] = {kind: "float32" for kind in cut_of if cut_of[kind] == all_of[kind]}
     plans = [plan.changed(dict.fromkeys(cut_of, "float32"))]
     if len(whole) < len(cut_of):
-        keep = tuple(tensor for kind, tensor in cutting if kind not in whole and tensor in known)
-        plans.append(plan.changed(whole, keep))
+        some = tuple(tensor for kind, tensor in cutting if kind not in whole and tensor in known)
+        plans.append(plan.changed(whole, cut=some))
     return plans
 
 
@@ -144,4 +157,4 @@ def combined(plan: Plan, better: Sequence[Plan]) -> Plan:
     for other in reversed(better):
         kinds.update({kind: precision for kind, precision in other.kinds.items()
                       if plan.kinds.get(kind, "float32") != precision})
-    return Plan(kinds, plan.keep)
+    return Plan(kinds, plan.cut, plan.keep)

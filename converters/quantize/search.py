@@ -17,11 +17,11 @@ from typing import Literal
 import msgspec
 
 from edgekit.artifacts import LiteRTModel
-from edgekit.converters.quantize.apply import quantize
+from edgekit.converters.quantize.apply import needs_ranges, quantize
 from edgekit.converters.quantize.plan import Plan, bases, combined, flips, without_left_out
 from edgekit.converters.quantize.quality import MAX_DB
 from edgekit.converters.quantize.samples import Samples
-from edgekit.converters.quantize.sensitivity import sensitivity, to_keep
+from edgekit.converters.quantize.sensitivity import Layer, sensitivity, to_keep
 from edgekit.converters.quantize.workbench import Quality, Trial, Workbench
 from edgekit.errors import BadRecipe
 from edgekit.recipe import QuantRecipe
@@ -87,6 +87,7 @@ class Search(msgspec.Struct, frozen=True):
     trials: tuple[Trial, ...]
     pareto: tuple[str, ...]
     steps: tuple[Step, ...]
+    layers: tuple[Layer, ...]
     notes: tuple[str, ...]
     float_size_bytes: int
     float_partitions: int
@@ -99,8 +100,8 @@ def search(
 ) -> Search:
     """The best precision for ``model`` by ``goal``, on this machine with one thread.
 
-    After ``goal.max_seconds`` no new round of candidates is begun. ``base`` gives the method of calibration, ``io`` and, if there are any, ranges; its rules are not used. ``on_step``
-    is told what is being done.
+    After ``goal.max_seconds`` no new round of candidates is begun. ``base`` gives the method of calibration, ``io`` and,
+    if there are any, ranges; its rules are not used. ``on_step`` is told what is being done.
 
     Raises BadInput for samples that do not fit, EngineError or BadModel when the float file does not run, MissingExtra.
     """
@@ -112,14 +113,17 @@ def search(
     run.refine()
     run.raise_quality()
     chosen = run.choose()
-    recipe = QuantRecipe((), io=base.io) if chosen is None else msgspec.structs.replace(chosen.recipe, io=base.io)
-    if base.io == "int8" and not recipe.ranges:
-        recipe = msgspec.structs.replace(recipe, ranges=run.bench.base.ranges)
+    rules = () if chosen is None else chosen.plan.rules()
+    recipe = msgspec.structs.replace(run.bench.base, rules=rules, io=base.io)
+    if not needs_ranges(recipe):
+        recipe = msgspec.structs.replace(recipe, ranges={})
     made = model if chosen is None and base.io == "float32" else quantize(run.bench.model, recipe)
+    say("finding where the error enters")
+    layers = sensitivity(run.bench.model.data, run.bench.files[chosen.name], samples) if chosen is not None else ()
     trials = tuple(sorted(run.trials.values(), key=lambda trial: trial.speed.ratio if trial.speed else 99.0))
     return Search(
         model=made, recipe=recipe, chosen=chosen, trials=trials, pareto=pareto(trials), steps=tuple(run.steps),
-        notes=tuple(run.notes(chosen)), float_size_bytes=len(model.data),
+        layers=layers, notes=tuple(run.notes(chosen)), float_size_bytes=len(model.data),
         float_partitions=run.bench.placement.partitions, seconds=time.perf_counter() - started,
     )
 
@@ -217,7 +221,7 @@ class _Run:
         count = 1
         while count <= len(layers) // 2 and not self._late():
             kept = to_keep(layers, count)
-            made = self._make([start.plan.changed({}, kept)])
+            made = self._make([start.plan.changed({}, keep=kept)])
             if made and not made[0].failure:
                 met = self.goal.met(made[0].quality)
                 timed = self._time(made) if met else made

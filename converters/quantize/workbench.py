@@ -51,7 +51,6 @@ class Trial(msgspec.Struct, frozen=True):
     """
 
     plan: Plan
-    recipe: QuantRecipe
     size_bytes: int = 0
     size_ratio: float = 1.0
     partitions: int = 0
@@ -125,10 +124,10 @@ class Workbench:
             placement = probe(made.data, self.feeds)
             quality = self.judge(made.data, _SCREENING)
         except EdgeKitError as error:
-            return Trial(plan, recipe, failure=error.message)
+            return Trial(plan, failure=error.message)
         self.files[plan.name] = made.data
         return Trial(
-            plan, recipe, size_bytes=len(made.data), size_ratio=len(made.data) / len(self.model.data),
+            plan, size_bytes=len(made.data), size_ratio=len(made.data) / len(self.model.data),
             partitions=placement.partitions, left_out=left_out(made.data, placement, self.graph),
             quality=quality,
         )

@@ -15,7 +15,9 @@ from edgekit.converters.onnx_to_litert.ops import (
     bits,
     control,
     conv,
+    einsum,
     elementwise,
+    grid,
     indexing,
     integer,
     matmul,
@@ -48,6 +50,7 @@ LOWERINGS: dict[str, Lowering] = {
     "GlobalLpPool": pool.global_lp_pool,
     "GlobalMaxPool": pool.global_max_pool,
     "LpPool": pool_axes.lp_pool,
+    "GridSample": grid.grid_sample,
     "Resize": resize.resize,
     "Upsample": resize.resize,
     "DepthToSpace": slicing.depth_to_space,
@@ -58,6 +61,7 @@ LOWERINGS: dict[str, Lowering] = {
     "MatMulInteger": integer.matmul_integer,
     "QuantizeLinear": quantize.quantize,
     # matrices
+    "Einsum": einsum.einsum,
     "Gemm": matmul.gemm,
     "MatMul": matmul.matmul,
     # normalisation

@@ -9,7 +9,7 @@ from edgekit.converters.onnx_to_litert.graph import Shape, Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.view import View, expand_rank, identity, reshape_view, store
 
-__all__ = ["gemm", "matmul"]
+__all__ = ["gemm", "matmul", "product"]
 
 
 def gemm(b: Builder, node: Node) -> View:
@@ -106,6 +106,14 @@ def _with_vectors(b: Builder, x: View, y: View) -> View:
     if x.rank == 1:
         shape.pop(-1 if y.rank == 1 else -2)
     return View.of(b.reshape(product, tuple(shape)))
+
+
+def product(b: Builder, x: View, y: View) -> View:
+    """The matrix product of operands of rank 3; one with constant matrices on the right is FULLY_CONNECTED."""
+    if y.const is not None and y.shape[0] == 1:
+        kernel = b.const(np.ascontiguousarray(y.const[0].T), y.tensor.name)
+        return View.of(fully_connected(b, store(b, x), kernel))
+    return View.of(_batched(b, x, y))
 
 
 def _batched(b: Builder, x: View, y: View) -> Tensor:

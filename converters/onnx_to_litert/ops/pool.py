@@ -46,6 +46,11 @@ def _is_plain(x: View, window: Window) -> bool:
     return x.rank in (3, 4) and max(window.dilations) == 1
 
 
+def _is_identity(window: Window) -> bool:
+    """A window of one element at each place. (XNNPACK reads unset memory for one behind MINIMUM and RELU.)"""
+    return max(*window.kernel, *window.strides) == 1 and not any(sum(pad) for pad in window.pads)
+
+
 def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int]) -> Window:
     """The window with ``ceil_mode`` turned into padding behind the input."""
     if not window.ceil or window.same_upper:
@@ -79,6 +84,8 @@ def max_pool(b: Builder, node: Node) -> View | list[View]:
     raw = _window(node, x)
     if node.has_output(1):
         return max_pool_with_places(b, node, x, raw)
+    if _is_identity(raw):
+        return x
     if not _is_plain(x, raw):
         return maximum_by_axes(b, x, raw)
     window, sizes = _prepare(b, x, raw)
@@ -99,6 +106,8 @@ def average_pool(b: Builder, node: Node) -> View:
     """
     x, include = node.floats(0), bool(node.integer("count_include_pad", 0))
     raw = _window(node, x)
+    if _is_identity(raw):
+        return x
     if not _is_plain(x, raw):
         return mean_by_axes(b, x, raw, include)
     raw, sizes = _prepare(b, x, raw)

@@ -13,7 +13,7 @@ from edgekit.converters.onnx_to_litert.ops.shape import known_elements
 from edgekit.converters.onnx_to_litert.sizes import size_scalar
 from edgekit.converters.onnx_to_litert.view import View, store
 
-__all__ = ["resize_computed"]
+__all__ = ["cubic_weights", "resize_computed"]
 
 _COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric",
                 "tf_crop_and_resize")
@@ -147,7 +147,7 @@ def _sampled(b: Builder, node: Node, x: Tensor, axis: _Axis, positions: Tensor, 
     if mode == "linear":
         weights = {0: b.binary("SUB", b.scalar(1.0, fraction), fraction), 1: fraction}
     elif mode == "cubic":
-        weights = _cubic_weights(b, fraction, node.real("cubic_coeff_a", -0.75))
+        weights = cubic_weights(b, fraction, node.real("cubic_coeff_a", -0.75))
     else:
         raise Refused(f"unknown resize mode '{mode}'")
     if node.integer("exclude_outside", 0):
@@ -198,7 +198,7 @@ def _inside_only(b: Builder, axis: _Axis, base: Tensor, weights: dict[int, Tenso
     return {offset: b.binary("DIV", weight, total) for offset, weight in kept.items()}
 
 
-def _cubic_weights(b: Builder, fraction: Tensor, a: float) -> dict[int, Tensor]:
+def cubic_weights(b: Builder, fraction: Tensor, a: float) -> dict[int, Tensor]:
     """Keys' kernel at the distances of the four neighbours."""
     rest = b.binary("SUB", b.scalar(1.0, fraction), fraction)
     return {

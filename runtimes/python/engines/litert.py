@@ -82,7 +82,17 @@ class LiteRTSession(Session):
             else:
                 copy_into(interpreter.tensor(index)(), feeds[name])
         interpreter.invoke()
-        return {name: interpreter.get_tensor(index) for name, index in self._output_index.items()}
+        return {name: self._fetch(index) for name, index in self._output_index.items()}
+
+    def _fetch(self, index: int) -> Array:
+        """The tensor ``index``. The binding refuses an empty one ("Invalid tensor size") where its size is dynamic."""
+        try:
+            return np.asarray(self._interpreter.get_tensor(index))
+        except ValueError:
+            for details in self._interpreter.get_output_details():
+                if details["index"] == index and 0 in details["shape"]:
+                    return np.empty(tuple(details["shape"]), details["dtype"])
+            raise
 
     def _release(self) -> None:
         self._interpreter = None

@@ -1,0 +1,307 @@
+"""``edgekit quantize``: a smaller and faster LiteRT file, by a recipe that is found or given."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import msgspec
+
+from edgekit.cli.files import megabytes, refuse_same_file
+from edgekit.cli.frame import Frame, verb
+from edgekit.cli.options import PATH, output_option, shape_option
+from edgekit.errors import BadRecipe
+from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from edgekit.artifacts import LiteRTModel, TensorSpec
+    from edgekit.converters.quantize import Samples, Search, Trial
+
+__all__ = ["Candidate", "LayerError", "Quantize", "Request", "quantize", "quantize_file"]
+
+_SHOWN_LAYERS = 8
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One file that was tried. ``ratio``: CPU time over that of the float file, with its 95 % interval.
+
+    Values that were not measured are null; ``failure`` says why there is no file. ``agreement``: share of equal top-1
+    answers of a classifier; ``drop_points``: loss of accuracy with labels, in percentage points.
+    """
+
+    name: str
+    rules: tuple[QuantRule, ...]
+    size_bytes: int
+    size_ratio: float
+    partitions: int
+    sqnr_db: float | None
+    samples: int
+    agreement: float | None
+    drop_points: float | None
+    drop_interval: tuple[float, float] | None
+    cpu_ms: float | None
+    ratio: float | None
+    ratio_interval: tuple[float, float] | None
+    pareto: bool
+    failure: str
+
+
+class LayerError(msgspec.Struct, frozen=True):
+    """Where error enters in the chosen file, worst first. ``gain_db``: what keeping the op float could buy."""
+
+    tensor: str
+    kind: str
+    sqnr_db: float
+    gain_db: float
+    low: float
+    high: float
+    outlier_channels: int
+
+
+class RaisedStep(msgspec.Struct, frozen=True):
+    """A step of the accuracy loop: ops kept float, what came of it, and whether that was enough."""
+
+    kept: tuple[str, ...]
+    sqnr_db: float
+    ratio: float | None
+    met: bool
+
+
+class Quantize(msgspec.Struct, frozen=True):
+    """What was written. ``chosen`` is null when the float file itself is the best, or with a given recipe."""
+
+    source: str
+    output: str
+    size_bytes: int
+    sha256: str
+    float_size_bytes: int
+    float_partitions: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    chosen: Candidate | None
+    candidates: tuple[Candidate, ...]
+    steps: tuple[RaisedStep, ...]
+    layers: tuple[LayerError, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the command line asked for."""
+
+    source: Path
+    output: Path
+    data: str | None
+    recipe_file: Path | None
+    save_recipe: Path | None
+    shapes: dict[str, tuple[int, ...]]
+    preprocess: Preprocess
+    goal: dict[str, Any]
+    base: QuantRecipe
+
+
+def _draw(result: Quantize) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    share = 100 * result.size_bytes / result.float_size_bytes
+    head = Text(f"{result.output}   {megabytes(result.size_bytes)}, {share:.1f} % of float32, {result.seconds:.0f} s\n"
+                + (f"chosen: {_in_words(result.chosen)}\n" if result.chosen else ""))
+    parts: list[RenderableType] = [head]
+    if result.candidates:
+        parts += [_candidates(result), Text()]
+    if result.layers:
+        parts += [_layers(result), Text()]
+    parts += [Text(note) for note in result.notes]
+    return Group(*parts)
+
+
+def _in_words(chosen: Candidate) -> str:
+    speed = f", {1 / chosen.ratio:.2f} times as fast as float32" if chosen.ratio else ""
+    drop = "" if chosen.drop_points is None or chosen.drop_interval is None else (
+        f", accuracy {-chosen.drop_points:+.2f} points ({-chosen.drop_interval[1]:+.2f} to "
+        f"{-chosen.drop_interval[0]:+.2f})")
+    agreement = "" if chosen.agreement is None else f", top-1 agreement {100 * chosen.agreement:.1f} %"
+    return f"{chosen.name}{speed}, SQNR {chosen.sqnr_db:.1f} dB{agreement}{drop} on {chosen.samples} samples"
+
+
+def _candidates(result: Quantize) -> RenderableType:
+    from edgekit.cli.tables import grid
+
+    table = grid("candidates that no other beats", ">time / float32", ">size", ">partitions", ">SQNR dB")
+    for each in result.candidates:
+        if each.pareto and each.ratio is not None and each.ratio_interval is not None:
+            low, high = each.ratio_interval
+            table.add_row(each.name, f"{each.ratio:.3f} ({low:.3f} to {high:.3f})", f"{100 * each.size_ratio:.1f} %",
+                          str(each.partitions), f"{each.sqnr_db:.1f}")
+    return table
+
+
+def _layers(result: Quantize) -> RenderableType:
+    from edgekit.cli.tables import grid
+
+    table = grid("where error enters", "op", ">SQNR dB", ">gain dB", ">range", ">outlier channels")
+    for each in result.layers[:_SHOWN_LAYERS]:
+        table.add_row(each.tensor, each.kind, f"{each.sqnr_db:.1f}", f"{each.gain_db:.2f}",
+                      f"{each.low:.3g} to {each.high:.3g}", str(each.outlier_channels))
+    return table
+
+
+@verb("quantize", draw=_draw)
+@click.argument("source", metavar="IN", type=PATH)
+@click.option("--data", "--calibration", "data", metavar="DATA",
+              help="Calibration data: a .npz or .npy file, a folder of images, or the word random.")
+@output_option
+@click.option("--objective", type=click.Choice(["latency", "size"]), default="latency", show_default=True,
+              help="What the file shall be best at.")
+@click.option("--min-sqnr-db", type=float, default=30.0, show_default=True,
+              help="Lowest signal to noise ratio of an output.")
+@click.option("--max-drop", type=float, metavar="POINTS",
+              help="For classifiers instead: largest loss of accuracy with labels, of agreement without.")
+@click.option("--max-seconds", type=float, default=120.0, show_default=True,
+              help="Begin no new round of candidates after this long.")
+@click.option("--method", type=click.Choice(["minmax", "average", "percentile", "entropy"]), default="minmax",
+              show_default=True, help="How ranges are taken from the data.")
+@click.option("--percentile", type=float, default=99.99, show_default=True,
+              help="For that method: the central part of all values, in %.")
+@click.option("--io", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
+              help="The dtype of the file's inputs and outputs.")
+@click.option("--recipe", "recipe_file", type=PATH, metavar="FILE.json", help="Apply this recipe; do not search.")
+@click.option("--save-recipe", type=PATH, metavar="FILE.json", help="Write the recipe, which makes the same file again.")
+@click.option("--preprocess", type=PATH, metavar="FILE.json", help="How images become inputs (a Preprocess as JSON).")
+@shape_option
+def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
+    """Make a quantized LiteRT file from a .tflite or .onnx file.
+
+    Without --recipe, files in which different kinds of ops are int8 are made, run here and compared with the float
+    file; the fastest (or smallest) that is good enough is written. The arrays of a .npz file have the names of the
+    inputs; their first axis counts samples; an array named labels makes accuracy the measure of quality.
+    """
+    recipe_file, data, output = options["recipe_file"], options["data"], options["output"]
+    if recipe_file is None and data is None:
+        raise BadRecipe("There is no calibration data.", "Give --data with a file or folder, or the word random.")
+    preprocess = Preprocess() if options["preprocess"] is None else _read(options["preprocess"], Preprocess)
+    request = Request(
+        source=source, output=output, data=data, recipe_file=recipe_file, save_recipe=options["save_recipe"],
+        shapes=dict(options["shape"]), preprocess=preprocess,
+        goal={"objective": options["objective"], "min_sqnr_db": options["min_sqnr_db"],
+              "max_drop_points": options["max_drop"], "max_seconds": options["max_seconds"]},
+        base=QuantRecipe((), method=options["method"], percentile=options["percentile"], io=options["io"]),
+    )
+    refuse_same_file(source, output)
+    with frame.working(f"Quantizing {source}"):
+        result = frame.guarded(f"{__name__}:quantize_file", request, subject=f"Quantizing '{source}'")
+    return cast("Quantize", result)
+
+
+def _read(path: Path, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise BadRecipe(f"'{path}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+    except msgspec.MsgspecError as error:
+        raise BadRecipe(f"'{path}' is not a {kind.__name__}: {error}.", "Compare it with docs/quantize.md.") from error
+
+
+def quantize_file(request: Request) -> Quantize:
+    """The work, in a process of its own: the files are written here, and what is returned is small."""
+    from edgekit.converters.quantize import Goal, open_samples, search
+
+    goal = Goal(**request.goal)
+    recipe = None if request.recipe_file is None else _read(request.recipe_file, QuantRecipe)
+    model = _float_model(request)
+    samples = None
+    if request.data is not None:
+        samples = open_samples(request.data if request.data == "random" else Path(request.data), model.inputs,
+                               request.preprocess, _stored(request, model))
+    if recipe is not None:
+        return _by_recipe(request, model, recipe, samples)
+    assert samples is not None
+    return _written(request, search(model, samples, goal, request.base))
+
+
+def _float_model(request: Request) -> LiteRTModel:
+    if request.source.suffix.lower() == ".onnx":
+        from edgekit.pipeline import convert
+        from edgekit.recipe import ConvertRecipe
+
+        model = convert(request.source, "litert", None, ConvertRecipe(shapes=request.shapes)).model
+        return cast("LiteRTModel", model)
+    from edgekit.converters.quantize import read_model
+    from edgekit.errors import BadModel
+
+    if request.source.suffix.lower() != ".tflite":
+        raise BadModel(f"'{request.source}' is neither a .tflite nor an .onnx file.", "Check the path.")
+    try:
+        data = request.source.read_bytes()
+    except OSError as error:
+        raise BadModel(f"'{request.source}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+    return read_model(data, f"'{request.source}'")
+
+
+def _stored(request: Request, model: LiteRTModel) -> dict[str, tuple[int, ...]]:
+    """The given shapes, which are in ONNX order, in the order that the model stores."""
+    layout = {spec.name: spec.layout for spec in model.inputs}
+    return {name: (shape[0], *shape[2:], shape[1]) if layout.get(name) == "nhwc" and len(shape) == 4 else shape
+            for name, shape in request.shapes.items()}
+
+
+def _by_recipe(request: Request, model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None) -> Quantize:
+    import time
+
+    from edgekit.atomic import write_atomically
+    from edgekit.converters.quantize import calibrate, needs_ranges
+    from edgekit.converters.quantize import quantize as apply
+
+    started = time.perf_counter()
+    if samples is not None and needs_ranges(recipe) and not recipe.ranges:
+        recipe = calibrate(model, recipe, samples)
+    made = apply(model, recipe)
+    write_atomically(request.output, made.data)
+    if request.save_recipe is not None:
+        write_atomically(request.save_recipe, msgspec.json.encode(recipe))
+    return Quantize(
+        source=str(request.source), output=str(request.output), size_bytes=len(made.data),
+        sha256=hashlib.sha256(made.data).hexdigest(), float_size_bytes=len(model.data), float_partitions=None,
+        inputs=made.inputs, outputs=made.outputs, chosen=None, candidates=(), steps=(), layers=(),
+        notes=(f"By the recipe '{request.recipe_file}'; nothing was measured.",),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _written(request: Request, found: Search) -> Quantize:
+    from edgekit.atomic import write_atomically
+
+    made = found.model
+    write_atomically(request.output, made.data)
+    if request.save_recipe is not None:
+        write_atomically(request.save_recipe, msgspec.json.encode(found.recipe))
+    candidates = tuple(_candidate(trial, found) for trial in found.trials)
+    return Quantize(
+        source=str(request.source), output=str(request.output), size_bytes=len(made.data),
+        sha256=hashlib.sha256(made.data).hexdigest(), float_size_bytes=found.float_size_bytes,
+        float_partitions=found.float_partitions, inputs=made.inputs, outputs=made.outputs,
+        chosen=None if found.chosen is None else _candidate(found.chosen, found), candidates=candidates,
+        steps=tuple(RaisedStep(step.kept, step.sqnr_db, step.ratio, step.met) for step in found.steps),
+        layers=tuple(LayerError(each.tensor, each.kind, each.sqnr_db, each.gain_db, each.low, each.high,
+                                each.outlier_channels)
+                     for each in sorted(found.layers, key=lambda layer: -layer.added)),
+        notes=found.notes, seconds=found.seconds,
+    )
+
+
+def _candidate(trial: Trial, found: Search) -> Candidate:
+    quality, speed = trial.quality, trial.speed
+    drop = None if quality.drop_low is None or quality.drop_high is None else (quality.drop_low, quality.drop_high)
+    return Candidate(
+        name=trial.name, rules=trial.plan.rules(), size_bytes=trial.size_bytes, size_ratio=trial.size_ratio,
+        partitions=trial.partitions, sqnr_db=None if trial.failure else quality.sqnr_db, samples=quality.samples,
+        agreement=quality.agreement, drop_points=quality.drop_points, drop_interval=drop,
+        cpu_ms=None if speed is None else speed.cpu_ms, ratio=None if speed is None else speed.ratio,
+        ratio_interval=None if speed is None else (speed.low, speed.high), pareto=trial.name in found.pareto,
+        failure=trial.failure,
+    )
