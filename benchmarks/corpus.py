@@ -77,13 +77,18 @@ class Result(msgspec.Struct, frozen=True):
 def measure(entry: Entry, folder: Path, limit_s: float) -> Result:
     """Both converters on one model of the corpus in ``folder``."""
     path, sound = folder / entry.file, entry.ort == "ok"
-    sample = isolate.call("benchmarks.corpus:reference", str(path), entry.run_inputs, timeout_s=limit_s) if sound else None
-    assert sample is None or isinstance(sample, tuple)
+    sample = _reference(path, entry.run_inputs, limit_s) if sound else None
     ours = _attempt(lambda: _ours(path, {}, sample, limit_s))
     if ours.status == "refused" and sample:
         fixed = _attempt(lambda: _ours(path, entry.run_inputs, sample, limit_s))
         ours = msgspec.structs.replace(fixed, status="fixed", reason=ours.reason) if fixed.status == "right" else ours
     return Result(entry.name, sound, ours, _best_of_theirs(path, entry.run_inputs, sample, limit_s))
+
+
+def _reference(path: Path, shapes: Shapes, limit_s: float) -> Sample:
+    sample = isolate.call("benchmarks.corpus:reference", str(path), shapes, timeout_s=limit_s, subject=path.stem)
+    assert isinstance(sample, tuple)
+    return sample
 
 
 def _best_of_theirs(path: Path, shapes: Shapes, sample: Sample | None, limit_s: float) -> Outcome:

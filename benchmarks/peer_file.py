@@ -77,7 +77,7 @@ def _compared(name: str, want: Array, got: Array, tolerance: float) -> OutputErr
 
 
 def fitting(array: Array, shape: Sequence[int], permutations: Mapping[int, Sequence[int]]) -> list[Array]:
-    """``array`` as it is and with its axes permuted (``permutations``: by rank), as far as they fit ``shape`` (-1: any)."""
+    """``array`` as it is and with its axes permuted (by rank), as far as they fit ``shape`` (-1: any)."""
     views = [array]
     if array.ndim in permutations:
         views.append(np.ascontiguousarray(array.transpose(permutations[array.ndim])))

@@ -9,12 +9,14 @@ import msgspec
 from benchmarks.costs import Cost
 from benchmarks.files import FileFacts, Timing
 
-__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "best_peer", "is_right", "misses", "summary", "table",
-           "tables"]
+__all__ = ["MAX_RATIO", "OURS", "TOLERANCE", "NetResult", "allowed_moves", "best_peer", "is_right", "misses", "summary",
+           "table", "tables"]
 
 OURS = "edgekit"
 MAX_RATIO = 1.03
 TOLERANCE = 1e-4
+# How many TRANSPOSE (for shuffles: and GATHER) ops a network's own mathematics asks for at most; 0 for the others.
+_MOVES = {"convnext_tiny": 1, "vit_tiny": 8, "shufflenet_v2": 16, "lstm": 2}
 
 
 class NetResult(msgspec.Struct, frozen=True):
@@ -41,6 +43,11 @@ def best_peer(result: NetResult) -> str | None:
     return max(ratios, key=lambda name: ratios[name].value, default=None)
 
 
+def allowed_moves(net: str) -> int:
+    """The bar on ops that only move data in our file of ``net``."""
+    return _MOVES.get(net, 0)
+
+
 def is_right(facts: FileFacts) -> bool:
     """Whether a file answers as ONNX Runtime does."""
     return facts.max_abs_diff <= TOLERANCE * facts.output_range
@@ -50,7 +57,7 @@ def misses(result: NetResult) -> list[str]:
     """One line for each bar that our converter misses on this network."""
     facts = result.files[OURS]
     found = []
-    if facts.transposes:
+    if facts.transposes > allowed_moves(result.net):
         found.append(f"{facts.transposes} TRANSPOSE ops are left")
     if not is_right(facts):
         found.append(f"max |d| is {facts.max_abs_diff:.1e} on a range of {facts.output_range:.3g}")

@@ -29,7 +29,7 @@ class Job(TypedDict):
     """One conversion: ``net`` is a network of benchmarks.nets, ``weights`` its fitted weights, ``onnx`` its ONNX file.
 
     ``out`` and ``report`` are the files to write: the model, and the seconds of the parts as JSON. For onnx2tf,
-    ``shapes`` fixes the inputs of the ONNX file and ``simplify`` lets it run onnxsim first, which costs time and memory.
+    ``shapes`` fixes the inputs of the ONNX file, and ``simplify`` lets it run onnxsim first, at a price in time.
     """
 
     net: str

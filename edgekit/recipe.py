@@ -96,8 +96,8 @@ class BuildRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QuantRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The precision of some ops: those of the kinds ``ops`` (LiteRT names, such as CONV_2D) whose first output tensor is
-    among ``tensors``; an empty tuple matches all.
+    """The precision of some ops: those of the kinds ``ops`` (LiteRT names, such as CONV_2D) whose first result is among
+    ``tensors``; an empty tuple matches all.
 
     "float32": nothing is quantized. "float16": weights are stored as float16 and computed as float32. "dynamic8" and
     "dynamic4": int8 or int4 weights, activations are quantized by the engine at run time. "static8": weights and

@@ -34,7 +34,7 @@ def _rewrite(model: ir.Model, node: ir.Node, opset: int) -> bool:
     path = list(trail(node, opset))
     value, axes = path[-1]
     reader = sole_reader(value)
-    if reader is None or reader.domain or reader.inputs[0] is not value:
+    if reader is None or reader.domain or reader.graph is not node.graph or reader.inputs[0] is not value:
         return False
     wanted = _axes_of_last(reader, axes, static_dim(node.inputs[0], node.attributes.get_int("layout", 0)), opset)
     if wanted is None:

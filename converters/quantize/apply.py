@@ -15,8 +15,17 @@ import msgspec
 import numpy as np
 
 from edgekit.artifacts import LiteRTModel
+from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.engine import InnerValues, input_names
-from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_model, read_tables, with_unique_names, write_tables
+from edgekit.converters.quantize.flatbuffer import (
+    constant_bytes,
+    kind_of,
+    name_of,
+    read_model,
+    read_tables,
+    with_unique_names,
+    write_tables,
+)
 from edgekit.converters.quantize.histogram import RangeFinder
 from edgekit.converters.quantize.samples import Samples
 from edgekit.errors import BadRecipe, EngineError, MissingExtra, UnknownName
@@ -83,22 +92,45 @@ def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = 
 
 def _entries(tables: Any, recipe: QuantRecipe) -> list[dict[str, Any]]:
     """The recipe in ai-edge-quantizer's form. Its later entries win among equals, as ours do."""
-    kinds = {kind_of(tables, op) for op in tables.subgraphs[0].operators}
+    kinds = sorted({kind_of(tables, op) for subgraph in tables.subgraphs for op in subgraph.operators})
     firsts = {name_of(tables.subgraphs[0].tensors[op.outputs[0]])
               for op in tables.subgraphs[0].operators if len(op.outputs)}
-    known = _their_kinds()
     entries: list[dict[str, Any]] = []
-    for number, rule in enumerate(recipe.rules):
+    for rule in recipe.rules:
         _check(rule, firsts)
-        # An own group for each rule keeps their order: equal patterns would be merged.
-        pattern = rf"(?:^(?:{'|'.join(map(re.escape, rule.tensors))});)" if rule.tensors else rf"^(?#{number})"
-        for kind in rule.ops or tuple(sorted(kinds)):
-            theirs = _THEIR_NAMES.get(kind, kind)
-            if theirs in known:
-                entries.extend(_entry(pattern, theirs, rule.precision))
+        entries += _rule_entries(rule, kinds, len(entries))
+        if rule.precision == "static8":
+            unknown = _without_range(tables, recipe)
+            entries += _rule_entries(QuantRule("float32", (), unknown), kinds, len(entries)) if unknown else []
     if recipe.io == "int8":
         entries += [each for place in ("INPUT", "OUTPUT") for each in _entry("^(?#io)", place, "static8")]
     return entries
+
+
+def _rule_entries(rule: QuantRule, kinds: list[str], number: int) -> list[dict[str, Any]]:
+    # A comment with a number makes each pattern unlike the others: entries of equal patterns would be merged.
+    names = f"(?:{'|'.join(map(re.escape, rule.tensors))});" if rule.tensors else ""
+    pattern, known = f"^(?#{number}){names}", _their_kinds()
+    theirs = [_THEIR_NAMES.get(kind, kind) for kind in rule.ops or kinds]
+    return [entry for kind in theirs if kind in known for entry in _entry(pattern, kind, rule.precision)]
+
+
+def _without_range(tables: Any, recipe: QuantRecipe) -> tuple[str, ...]:
+    """First tensors of the ops that read or make a float value of which no range is known, so cannot be static.
+
+    These are values that held NaN or infinity, and those of subgraphs that calibration does not see.
+    """
+    float32 = schema().TensorType.FLOAT32
+    found = []
+    for subgraph in tables.subgraphs:
+        for op in subgraph.operators:
+            touched = [subgraph.tensors[index] for index in (*op.inputs, *op.outputs) if index >= 0]
+            if len(op.outputs) and any(
+                tensor.type == float32 and not constant_bytes(tables, tensor) and name_of(tensor) not in recipe.ranges
+                for tensor in touched
+            ):
+                found.append(name_of(subgraph.tensors[op.outputs[0]]))
+    return tuple(found)
 
 
 def _check(rule: QuantRule, tensors: set[str]) -> None:
@@ -113,8 +145,6 @@ def _check(rule: QuantRule, tensors: set[str]) -> None:
 
 
 def _schema_kinds() -> set[str]:
-    from edgekit.converters.onnx_to_litert.schema import schema
-
     return {name for name in vars(schema().BuiltinOperator) if name.isupper()}
 
 
@@ -169,6 +199,8 @@ def _statistics(tables: Any, recipe: QuantRecipe) -> dict[str, dict[str, Any]]:
         if name in recipe.ranges:
             rank = len(tensor.shape) if tensor.shape is not None else 0
             low, high = recipe.ranges[name]
+            if low == high == 0:
+                high = 1.0  # nothing was seen in it; a scale of next to nothing would overflow what comes after
             found[name] = {"min": np.full((1,) * rank, low, np.float32), "max": np.full((1,) * rank, high, np.float32)}
     return found
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts import Array
-from edgekit.converters.quantize.flatbuffer import open_values
+from edgekit.converters.quantize.flatbuffer import name_of, open_values, read_tables
 from edgekit.errors import BadInput, EngineError
 
-__all__ = ["InnerValues", "as_float"]
+__all__ = ["InnerValues", "as_float", "input_names"]
 
 
 class InnerValues:
@@ -66,8 +66,6 @@ class InnerValues:
 
 def input_names(data: bytes) -> tuple[str, ...]:
     """The names by which callers know the inputs of the main subgraph, in its order."""
-    from edgekit.converters.quantize.flatbuffer import name_of, read_tables
-
     model = read_tables(data)
     subgraph = model.subgraphs[0]
     named: dict[int, str] = {}
@@ -91,7 +89,9 @@ def as_float(array: Array, details: Mapping[str, Any]) -> Array:
     shape = [1] * array.ndim
     if len(scales) > 1:
         shape[parameters["quantized_dimension"]] = len(scales)
-    return (array.astype(np.float32) - zero_points.reshape(shape)) * scales.reshape(shape).astype(np.float32)
+    values: Array = array.astype(np.float32) - zero_points.astype(np.float32).reshape(shape)
+    values *= scales.reshape(shape).astype(np.float32)
+    return values
 
 
 def _in_dtype(array: Array, details: Mapping[str, Any]) -> Array:
@@ -100,5 +100,6 @@ def _in_dtype(array: Array, details: Mapping[str, Any]) -> Array:
     scale, zero_point = details["quantization"]
     if dtype.kind in "iu" and array.dtype.kind == "f" and scale:
         limits = np.iinfo(dtype)
-        return np.clip(np.round(array / scale) + zero_point, limits.min, limits.max).astype(dtype)
+        quantized: Array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max).astype(dtype)
+        return quantized
     return np.ascontiguousarray(array.astype(dtype, copy=False))

@@ -1,4 +1,4 @@
-"""The .tflite file as objects: read, look at its graph, open its inner values, write with weights inside and aligned."""
+"""The .tflite file as objects: read, look at its graph, open its inner values, write it with its weights inside."""
 
 from __future__ import annotations
 

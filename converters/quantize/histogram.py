@@ -13,6 +13,7 @@ from edgekit.artifacts import Array
 __all__ = ["Histogram", "RangeFinder"]
 
 Method = Literal["minmax", "average", "percentile", "entropy"]
+Counts = npt.NDArray[np.float64]
 _BINS = 2048
 _LEVELS = 256
 _MOMENTUM = 0.95
@@ -22,7 +23,7 @@ class Histogram:
     """Counts of values in 2048 equal bins around zero; the bins double in width whenever a value lies outside."""
 
     def __init__(self) -> None:
-        self.counts: npt.NDArray[np.float64] = np.zeros(_BINS)
+        self.counts: Counts = np.zeros(_BINS)
         self.limit = 0.0  # the bins span -limit to limit
 
     def add(self, values: Array) -> None:
@@ -39,7 +40,7 @@ class Histogram:
         places = ((values.ravel() / self.limit + 1) * (_BINS / 2)).astype(np.int32)
         self.counts += np.bincount(np.minimum(places, _BINS - 1), minlength=_BINS)
 
-    def edges(self) -> npt.NDArray[np.float64]:
+    def edges(self) -> Counts:
         """The 2049 borders of the bins."""
         return np.linspace(-self.limit, self.limit, _BINS + 1)
 
@@ -68,7 +69,7 @@ class Histogram:
         return float(edges[found[0]]), float(edges[found[1]])
 
 
-def _divergence(counts: npt.NDArray[np.float64], low: int, high: int) -> float:
+def _divergence(counts: Counts, low: int, high: int) -> float:
     """Of the clipped and quantized distribution from the true one (Kullback and Leibler)."""
     clipped = counts[low:high].copy()
     clipped[0] += counts[:low].sum()
@@ -93,19 +94,14 @@ class RangeFinder:
         self.not_finite: set[str] = set()
 
     def add(self, values: Iterable[tuple[str, Array]]) -> None:
-        """The values of one sample. A tensor with NaN or infinity gets into ``not_finite`` and its finite part counts.
-        """
-        for name, found in values:
-            if found.dtype.kind not in "fiub" or found.size == 0:
+        """The values of one sample. A tensor that ever holds NaN or infinity gets into ``not_finite``."""
+        for name, array in values:
+            if array.dtype.kind not in "fiub" or array.size == 0 or name in self.not_finite:
                 continue
-            low, high = float(found.min()), float(found.max())
-            array = found
+            low, high = float(array.min()), float(array.max())
             if not np.isfinite(low + high):
                 self.not_finite.add(name)
-                array = found[np.isfinite(found)]
-                if array.size == 0:
-                    continue
-                low, high = float(array.min()), float(array.max())
+                continue
             self._extremes[name] = self._merged(name, low, high)
             if self._method in ("percentile", "entropy"):
                 self._histograms.setdefault(name, Histogram()).add(array)
@@ -119,8 +115,8 @@ class RangeFinder:
         return min(old_low, low), max(old_high, high)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Minimum and maximum of each tensor, never wider than what was seen."""
-        return dict(self._ranges())
+        """Minimum and maximum of each finite tensor, never wider than what was seen."""
+        return {name: found for name, found in self._ranges() if name not in self.not_finite}
 
     def _ranges(self) -> Iterator[tuple[str, tuple[float, float]]]:
         for name, (low, high) in self._extremes.items():

@@ -234,7 +234,8 @@ def _spooled(source: Iterable[object]) -> Callable[[], Iterator[Any]]:
             named = sample if isinstance(sample, Mapping) else {"": sample}
             path = Path(folder.name) / f"{len(kept)}.npz"
             with path.open("wb") as file:
-                np.savez(file, **{str(name): np.asarray(value) for name, value in named.items()})
+                values: dict[str, Any] = {str(name): np.asarray(array) for name, array in named.items()}
+                np.savez(file, **values)
             kept.append(path)
             yield sample
 

@@ -74,6 +74,10 @@ class Step(msgspec.Struct, frozen=True):
     met: bool
 
 
+_DEFAULT_GOAL = Goal()
+_NO_RULES = QuantRecipe(())
+
+
 class Search(msgspec.Struct, frozen=True):
     """The chosen file with how it was found.
 
@@ -95,13 +99,13 @@ class Search(msgspec.Struct, frozen=True):
 
 
 def search(
-    model: LiteRTModel, samples: Samples, goal: Goal = Goal(), base: QuantRecipe = QuantRecipe(()),
+    model: LiteRTModel, samples: Samples, goal: Goal = _DEFAULT_GOAL, base: QuantRecipe = _NO_RULES,
     on_step: Callable[[str], None] | None = None,
 ) -> Search:
     """The best precision for ``model`` by ``goal``, on this machine with one thread.
 
-    After ``goal.max_seconds`` no new round of candidates is begun. ``base`` gives the method of calibration, ``io`` and,
-    if there are any, ranges; its rules are not used. ``on_step`` is told what is being done.
+    After ``goal.max_seconds`` no new round of candidates is begun. ``base`` gives the method of calibration, ``io``,
+    and ranges where it has them; its rules are not used. ``on_step`` is told what is being done.
 
     Raises BadInput for samples that do not fit, EngineError or BadModel when the float file does not run, MissingExtra.
     """
@@ -267,7 +271,8 @@ class _Run:
         fastest = min(integer, key=_ratio, default=None)
         if fastest is not None and _ratio(fastest) >= _PAYS:
             found.append(f"No int8 file is faster than the float file here; the fastest, '{fastest.name}', takes "
-                         f"{_ratio(fastest):.2f} times as long. For size without loss of speed take float16 or weight8.")
+                         f"{_ratio(fastest):.2f} times as long. float16 and weight8 are smaller "
+                         "and not slower.")
         if chosen is None:
             found.append("No candidate is both good enough and faster than the float file: the float file is kept.")
         elif _is_integer(chosen) and _ratio(chosen) > 1:

@@ -171,7 +171,8 @@ def _layers(result: Quantize) -> RenderableType:
 @click.option("--io", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
               help="The dtype of the file's inputs and outputs.")
 @click.option("--recipe", "recipe_file", type=PATH, metavar="FILE.json", help="Apply this recipe; do not search.")
-@click.option("--save-recipe", type=PATH, metavar="FILE.json", help="Write the recipe, which makes the same file again.")
+@click.option("--save-recipe", type=PATH, metavar="FILE.json",
+              help="Write the recipe, which makes the same file again.")
 @click.option("--preprocess", type=PATH, metavar="FILE.json", help="How images become inputs (a Preprocess as JSON).")
 @shape_option
 def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:

@@ -26,8 +26,8 @@ _CLASS_OF_KIND: dict[str, OpClass] = {
     "Sigmoid": "transcendental", "GELU": "transcendental", "Softmax": "softmax", "LayerNorm": "norm", "LRN": "lrn",
     "Slice": "channels", "ShuffleChannel": "channels", "Crop": "channels", "Concat": "copy", "Permute": "copy",
     "Padding": "copy", "Interp": "copy", "DeconvolutionDepthWise": "copy", "Reshape": "free", "Flatten": "free",
-    "PriorBox": "detection", "DetectionOutput": "detection", "YoloDetectionOutput": "detection",
-    "Yolov3DetectionOutput": "detection",
+    "PriorBox": "detection", "DetectionOutput": "detection", "YoloDetectionOutput": "elementwise",
+    "Yolov3DetectionOutput": "elementwise",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ _TERMS: dict[str, tuple[float, float]] = {
     "winograd": (1e8, 12.0),  # multiplications after Winograd's transform of 3x3 convolutions with stride 1
     "kxk": (1e8, 13.0),  # multiply-adds of other dense convolutions
     "first": (1e8, 18.0),  # ... of those with at most 4 input channels
-    "grouped": (1e8, 25.0),
+    "groups": (1e2, 0.5),  # calls for each group of a grouped convolution
     "depthwise": (1e7, 3.0),
     "depthwise_strided": (1e7, 4.0),
     "depthwise_large": (1e7, 10.0),  # kernels of 7 and more, for which engines have no special code
@@ -51,9 +51,10 @@ _INDEX = {name: index for index, name in enumerate(TERMS)}
 _UNITS = np.array([unit for unit, _ in _TERMS.values()])
 TERM_GUESS_MS: Floats = np.array([guess for _, guess in _TERMS.values()])
 
-SHAPE_NAMES = ("input_channels", "output_channels", "pixels", "near_cache_elements", "depthwise_kernel")
+SHAPE_NAMES = ("input_channels", "output_channels", "pixels", "near_cache_elements", "depthwise_kernel",
+               "tiles", "first_kernel", "group_channels")
 #: narrowness is felt below about 8 channels and 16 pixels; 200,000 elements leave the near caches
-SHAPE_PRIOR: Floats = np.log([8.0, 8.0, 16.0, 2e5, 0.3])
+SHAPE_PRIOR: Floats = np.log([8.0, 8.0, 16.0, 2e5, 0.3, 1.0, 0.3, 2.0])
 
 _FEW_CHANNELS = 4
 _WINOGRAD_MIN_CHANNELS = 16
@@ -105,25 +106,28 @@ def term_amounts(table: OpTable, shape: Floats = SHAPE_PRIOR) -> Floats:
 
 
 def _convolutions(table: OpTable, shape: Floats, put: _Put) -> None:
-    few_in, few_out, few_pixels, _, kernel_power = shape
+    few_in, few_out, few_pixels, _, kernel_power, few_tiles, first_power, few_in_group = shape
     pixels = table.out_h * table.out_w
-    channels = (1 + few_in * table.groups / table.cin) * (1 + few_out / table.cout)
+    # Engines compute each group as a convolution of its own, so what counts is how narrow the groups are.
+    cin, cout = table.cin / table.groups, table.cout / table.groups
+    channels = np.where(table.groups > 1, (1 + few_in_group / cin) * (1 + few_in_group / cout),
+                        (1 + few_in / cin) * (1 + few_out / cout))
     macs = table.macs * channels * (1 + few_pixels / pixels)
-    conv = table.of("conv")
-    first = conv & (table.cin <= _FEW_CHANNELS)
+    conv = table.of("conv", "grouped")
+    first = conv & (table.cin <= _FEW_CHANNELS) & (table.area > 1)
     pointwise = conv & ~first & (table.area == 1)
-    wide = (table.cin >= _WINOGRAD_MIN_CHANNELS) & (table.cout >= _WINOGRAD_MIN_CHANNELS)
+    wide = (cin >= _WINOGRAD_MIN_CHANNELS) & (cout >= _WINOGRAD_MIN_CHANNELS)
     winograd = conv & (table.area == 9) & (table.stride == 1) & wide
     unfolded = conv & ~first & ~pointwise & ~winograd
-    put("first", first, table.macs)
+    put("first", first, table.macs * (9 / table.area) ** first_power)
     put("pointwise", pointwise, macs)
     tiles = _winograd_tiles(table)
-    put("winograd", winograd, tiles * table.cin * table.cout * channels * (1 + 8 * few_pixels / tiles))
+    put("winograd", winograd, tiles * table.cin * cout * channels * (1 + 36 * few_tiles / tiles))
     put("winograd_tiles", winograd, tiles * (table.cin + table.cout))
     put("kxk", unfolded, macs)
-    put("im2col", unfolded, table.area * table.cin * pixels)
+    put("im2col", unfolded & wide, table.area * table.cin * pixels)
     put("conv_weights", conv, table.weights)
-    put("grouped", table.of("grouped"), table.macs)
+    put("groups", table.of("grouped"), table.groups)
     depthwise = table.of("depthwise")
     large = depthwise & (table.kernel >= _LARGE_KERNEL)
     small = depthwise & ~large

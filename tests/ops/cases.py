@@ -8,7 +8,11 @@ import numpy as np
 from onnx import numpy_helper
 
 from tests.ops.cases_control import CONTROL
+from tests.ops.cases_indexing import INDEXING
+from tests.ops.cases_numbers import NUMBERS
 from tests.ops.cases_recurrent import RECURRENT
+from tests.ops.cases_run_time import RUN_TIME
+from tests.ops.cases_windows import WINDOWS
 from tests.ops.harness import Case
 
 _RNG = np.random.default_rng(3)
@@ -324,5 +328,5 @@ QUANTIZE = [
 
 CASES = [
     *CONV, *POOL, *UNARY, *ACTIVATION, *BINARY, *REDUCE, *MATMUL, *SHAPE, *SLICING, *RESIZE, *QUANTIZE,
-    *RECURRENT, *CONTROL,
+    *RECURRENT, *CONTROL, *INDEXING, *NUMBERS, *RUN_TIME, *WINDOWS,
 ]  # fmt: skip

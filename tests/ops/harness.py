@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from edgekit.artifacts import Array, Conversion
 from edgekit.converters.onnx_model import describe
@@ -18,18 +19,28 @@ from edgekit.converters.onnx_to_litert import to_litert
 from edgekit.recipe import ConvertRecipe
 
 
+@dataclass(frozen=True)
+class Fed:
+    """An operand with these values that the network is given at run time."""
+
+    array: Array
+
+
 def _describe(given: Any) -> str:
     if given is None:
         return "none"
+    if isinstance(given, Fed):
+        return "x".join(map(str, np.shape(given.array))) + "f"
     constant = isinstance(given, np.ndarray | np.generic)
     return "x".join(map(str, given.shape if constant else given)) + "c" * constant
 
 
 @dataclass(frozen=True)
 class Case:
-    """One op: ``inputs`` are shapes (fed at run time) or arrays (constants); None leaves an optional input out.
+    """One op: ``inputs`` are shapes (fed at run time with random values), Fed arrays, or arrays (constants); None leaves
+    an optional input out.
 
-    ``dynamic``: axes of the first input that are dynamic in the ONNX file. ``tolerance`` is relative to the range.
+    ``by_onnx``: compare with ONNX's own reference where ONNX Runtime lacks the op or the type. ``dynamic``: axes of the first input that are dynamic in the ONNX file. ``tolerance`` is relative to the range.
     ``expect``: how many LiteRT ops of a kind there must be.
     """
 
@@ -44,6 +55,7 @@ class Case:
     dtype: str = "float32"
     tolerance: float = 2e-6
     expect: Mapping[str, int] = field(default_factory=dict)
+    by_onnx: bool = False
 
     @property
     def id(self) -> str:
@@ -64,9 +76,9 @@ def model_of(case: Case) -> tuple[onnx.ModelProto, dict[str, Array]]:
         if isinstance(given, np.ndarray | np.generic):
             constants.append(numpy_helper.from_array(np.asarray(given), name))
         elif given is not None:
-            data = random_array(rng, tuple(given), case)
+            data = np.asarray(given.array) if isinstance(given, Fed) else random_array(rng, tuple(given), case)
             feeds[name] = data
-            shape = [f"d{axis}" if index == 0 and axis in case.dynamic else dim for axis, dim in enumerate(given)]
+            shape = [f"d{axis}" if index == 0 and axis in case.dynamic else dim for axis, dim in enumerate(data.shape)]
             infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(data.dtype), shape))
     outputs = [f"out{index}" for index in range(case.outputs)]
     node = helper.make_node(case.op, names, outputs, name=f"the_{case.op}", **case.attributes)
@@ -103,8 +115,10 @@ def build(
     return inferred
 
 
-def reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
-    """ONNX Runtime's answer."""
+def reference(model: onnx.ModelProto, feeds: Mapping[str, Array], by_onnx: bool = False) -> list[Array]:
+    """ONNX Runtime's answer, or that of ONNX's reference implementation."""
+    if by_onnx:
+        return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, dict(feeds))]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
@@ -133,7 +147,8 @@ def run_litert(conversion: Conversion, feeds: Mapping[str, Array]) -> list[Array
     results = []
     for detail, spec in zip(interpreter.get_output_details(), conversion.model.outputs, strict=True):
         assert detail["name"] == spec.name
-        data = interpreter.get_tensor(detail["index"])
+        empty = 0 in detail["shape"]  # the Python binding cannot read a tensor without elements
+        data = np.empty(detail["shape"], detail["dtype"]) if empty else interpreter.get_tensor(detail["index"])
         results.append(np.moveaxis(data, -1, 1) if spec.layout == "nhwc" else data)
     return results
 

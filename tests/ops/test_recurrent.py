@@ -168,6 +168,22 @@ def test_the_last_step_as_a_slice_and_other_steps() -> None:
     assert check(backward.model("first"), feed(12, 2, 6)).op_counts["DYNAMIC_UPDATE_SLICE"] == 1
 
 
+def test_a_last_step_that_a_branch_reads_stays() -> None:
+    net = Net([12, 2, 6])
+    net.layer("GRU", "x", (6, 8), ["y"])
+    last = helper.make_node("Gather", ["y", net.constant(np.array(-1))], ["r"], axis=0)
+    zero = helper.make_node("Sub", ["x", "x"], ["zero"])
+    keep = helper.make_node("ReduceSum", ["zero"], ["r"])
+    outputs = [helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 2, 8])]
+    then = helper.make_graph([last], "then", [], outputs)
+    one = [helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 1, 1])]
+    otherwise = helper.make_graph([zero, keep], "else", [], one)
+    net.node("ReduceMax", ["x"], "most", keepdims=0)
+    net.node("Greater", ["most", net.constant(np.array(0, np.float32))], "flag")
+    net.node("If", ["flag"], "out", then_branch=then, else_branch=otherwise)
+    assert check(net.model("out"), feed(12, 2, 6)).op_counts["DYNAMIC_UPDATE_SLICE"] == 1
+
+
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_batch_and_time_change_from_run_to_run(op: str, direction: str) -> None:

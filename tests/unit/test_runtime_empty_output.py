@@ -18,4 +18,5 @@ def test_an_empty_output_of_dynamic_size() -> None:
     full = session.run({"x": np.array([1, 0, 2, 0], np.float32)})["y"]
     np.testing.assert_array_equal(full, [[0, 2]])
     empty = session.run({"x": np.zeros(4, np.float32)})["y"]
-    assert (empty.shape, empty.dtype) == ((1, 0), np.int64)
+    assert empty.shape == (1, 0)
+    assert empty.dtype == np.int64

@@ -16,7 +16,7 @@ from edgekit.converters.onnx_to_litert.view import View, align, reshape_view, st
 
 __all__ = ["einsum"]
 
-_FORM = re.compile(r"^[A-Za-z.,]+(->[A-Za-z.]*)?$")
+_FORM = re.compile(r"^[A-Za-z.,]*(->[A-Za-z.]*)?$")
 
 
 def einsum(b: Builder, node: Node) -> View:

@@ -93,8 +93,8 @@ def _neighbours(b: Builder, node: Node, coordinate: Tensor, size: Tensor, mode: 
         at = b.binary("MUL", b.binary("MUL", above, half), last)
     else:
         at = b.binary("MUL", _plus(b, b.binary("MUL", above, size), -1.0), half)
-    if padding == "border":
-        at = _clipped(b, at, last) if mode != "cubic" or corners else _clipped_if_outside(b, at, last)
+    if padding == "border" and mode != "cubic":  # the cubic's neighbours are moved to the border one by one
+        at = _clipped(b, at, last)
     if mode == "nearest":
         return [_inside(b, b.unary("ROUND", at), None, size, padding, corners)]
     base = b.unary("FLOOR", at)
@@ -111,13 +111,6 @@ def _neighbours(b: Builder, node: Node, coordinate: Tensor, size: Tensor, mode: 
 
 def _clipped(b: Builder, place: Tensor, last: Tensor) -> Tensor:
     return b.binary("MAXIMUM", b.binary("MINIMUM", place, last), b.scalar(0.0, last))
-
-
-def _clipped_if_outside(b: Builder, place: Tensor, last: Tensor) -> Tensor:
-    """As ``_clipped`` beyond the edge pixels' outer edges; up to there the cubic curve goes on."""
-    far = b.binary("GREATER", b.unary("ABS", b.binary("SUB", place, b.binary("MUL", last, b.scalar(0.5, last)))),
-                   b.binary("MUL", _plus(b, last, 1.0), b.scalar(0.5, last)), np.bool_)  # fmt: skip
-    return b.emit("SELECT_V2", [far, _clipped(b, place, last), place], place.shape, place.dtype)
 
 
 def _inside(b: Builder, place: Tensor, weight: Tensor | None, size: Tensor, padding: str, corners: bool) -> _Neighbour:

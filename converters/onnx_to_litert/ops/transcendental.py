@@ -21,8 +21,8 @@ _ERF_ABOVE = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06
 _ERF_BELOW = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
               -1.42647390514189e-02)  # fmt: skip
 #: log(1 + x) / x below the limit, highest power first
-_LOG1P = (-1 / 6, 1 / 5, -1 / 4, 1 / 3, -1 / 2, 1.0)
-_LOG1P_LIMIT = 0.03
+_LOG1P = (1 / 7, -1 / 6, 1 / 5, -1 / 4, 1 / 3, -1 / 2, 1.0)
+_LOG1P_LIMIT = 0.1
 
 
 def elementwise(function: Function) -> Callable[[Builder, Node], View]:

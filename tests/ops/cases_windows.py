@@ -1,0 +1,65 @@
+"""Cases of windows over three axes, dilated pooling, p-norms, the places of maxima, and sampling on a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.ops.harness import Case, Fed
+
+_RNG = np.random.default_rng(6)
+_VOLUME = (1, 4, 5, 6, 7)
+_IMAGE = (2, 3, 7, 8)
+
+
+def weights(*shape: int) -> np.ndarray:
+    """Fixed random weights."""
+    return _RNG.standard_normal(shape).astype(np.float32)
+
+
+def grid(*shape: int) -> Fed:
+    """Points in and around an image."""
+    return Fed(_RNG.uniform(-1.4, 1.4, shape).astype(np.float32))
+
+
+VOLUMES = [
+    Case("Conv", [_VOLUME, weights(6, 4, 3, 3, 3), weights(6)], {"pads": [1] * 6}, tolerance=1e-5),
+    Case("Conv", [_VOLUME, weights(6, 2, 2, 2, 2)], {"strides": [2, 1, 2], "group": 2}, tolerance=1e-5),
+    Case("Conv", [_VOLUME, weights(6, 4, 2, 2, 2)], {"dilations": [2, 2, 1]}, tolerance=1e-5),
+    Case("ConvTranspose", [_VOLUME, weights(4, 3, 3, 3, 3), weights(3)], {"strides": [2, 2, 2], "pads": [1] * 6},
+         tolerance=1e-5),
+    Case("ConvTranspose", [_VOLUME, weights(4, 3, 2, 2, 2)], {"group": 2, "output_padding": [1, 1, 1], "strides": [2] * 3},
+         tolerance=1e-5),
+    Case("MaxPool", [_VOLUME], {"kernel_shape": [2, 3, 2], "strides": [2, 2, 1], "pads": [0, 1, 1, 0, 1, 0]}),
+    Case("MaxPool", [_VOLUME], {"kernel_shape": [2, 2, 2], "strides": [2, 2, 2], "ceil_mode": 1}),
+    Case("AveragePool", [_VOLUME], {"kernel_shape": [2, 3, 2], "pads": [1, 1, 0, 0, 1, 1]}),
+    Case("AveragePool", [_VOLUME], {"kernel_shape": [2, 2, 2], "strides": [2] * 3, "pads": [1] * 6,
+                                    "count_include_pad": 1}),
+]  # fmt: skip
+POOLS = [
+    Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 3], "dilations": [2, 2]}),
+    Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 2], "dilations": [3, 1], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    Case("MaxPool", [(1, 3, 9)], {"kernel_shape": [3], "dilations": [2], "pads": [1, 1]}),
+    Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 2]}, dtype="uint8", high=99),
+    Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 2], "strides": [2, 2]}, outputs=2),
+    Case("MaxPool", [_IMAGE], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, outputs=2),
+    Case("AveragePool", [_IMAGE], {"kernel_shape": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]}, opset=19),
+    Case("LpPool", [_IMAGE], {"kernel_shape": [2, 2]}, opset=18),
+    Case("LpPool", [_IMAGE], {"kernel_shape": [3, 3], "p": 1, "strides": [2, 2], "pads": [1, 1, 1, 1]}, opset=18),
+    Case("LpPool", [(1, 3, 9)], {"kernel_shape": [3], "p": 3}, opset=18, tolerance=5e-6),
+    Case("GlobalLpPool", [_IMAGE], {"p": 2}),
+    Case("GlobalLpPool", [_IMAGE], {"p": 1}),
+    Case("MaxUnpool", [(1, 2, 2, 2), Fed(np.array([0, 3, 13, 15, 17, 18, 24, 30]).reshape(1, 2, 2, 2))],
+         {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    Case("MaxUnpool", [(1, 1, 2, 2), Fed(np.array([5, 7, 13, 15]).reshape(1, 1, 2, 2)), np.array([1, 1, 5, 5])],
+         {"kernel_shape": [2, 2], "strides": [2, 2]}),
+]
+GRIDS = [
+    *(Case("GridSample", [_IMAGE, grid(2, 4, 5, 2)], {"mode": mode, "padding_mode": pad, "align_corners": corners},
+           tolerance=1e-5)
+      for mode in ("linear", "nearest", "cubic") for pad in ("zeros", "border", "reflection") for corners in (0, 1)),
+    Case("GridSample", [_IMAGE, grid(2, 4, 5, 2)], {"mode": "bilinear"}, opset=16, tolerance=1e-5),
+    Case("GridSample", [_IMAGE, grid(2, 4, 5, 2)], dynamic=(0, 2, 3), tolerance=1e-5),
+    Case("GridSample", [(1, 2, 3, 4, 5), grid(1, 2, 3, 4, 3)], {"mode": "linear"}, tolerance=1e-5),
+]  # fmt: skip
+
+WINDOWS = [*VOLUMES, *POOLS, *GRIDS]
