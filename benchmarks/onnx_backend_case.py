@@ -146,11 +146,11 @@ def _read(path: Path) -> Array:
     return _as_array(onnx.TensorProto.FromString(path.read_bytes()))
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: Any) -> Array:
     import onnx
     from onnx import numpy_helper
 
-    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
 
 
 # -- running and comparing -------------------------------------------------------------------------------------------
@@ -185,8 +185,7 @@ def _difference(got: Sequence[Array], wanted: Sequence[Any], rtol: float, atol: 
     """What is wrong with ``got``, by the rules of the package's own runner; "" if nothing is."""
     if len(got) != len(wanted):
         return f"{len(got)} outputs instead of {len(wanted)}"
-    for index, (ours, theirs) in enumerate(zip(got, wanted, strict=True)):
-        theirs = np.asarray(theirs)
+    for index, (ours, theirs) in enumerate(zip(got, map(np.asarray, wanted), strict=True)):
         if ours.shape != theirs.shape:
             return f"output {index} has the shape {ours.shape} instead of {theirs.shape}"
         if ours.dtype != theirs.dtype:

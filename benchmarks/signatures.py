@@ -2,11 +2,11 @@
 
     python -m benchmarks.signatures [--json signatures.json] [--rounds 5]
 
-EfficientNet-Lite0 becomes three files: one resolution; three resolutions; and stage 1, stage 2 and the full network, cut
-where a single tensor carries everything. Every signature must answer as ONNX Runtime does, and the two stages in a row
-exactly as the full network. Then each file is loaded in fresh processes, every signature is run once, and the process
-says what it cost: CPU time of the load, resident and private memory on top of what the imports take. Exit code 1 when a
-bar is missed.
+EfficientNet-Lite0 becomes three files: one resolution; three resolutions; and stage 1, stage 2 and the full network,
+cut where a single tensor carries everything. Every signature must answer as ONNX Runtime does, and the two stages in a
+row exactly as the full network. Then each file is loaded in fresh processes, every signature is run once, and the
+process says what it cost: CPU time of the load, resident and private memory on top of what the imports take. Exit code
+1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FileResult(msgspec.Struct, frozen=True):
 
 
 def middle_tensor(graph: onnx.GraphProto) -> str:
-    """The output of the node nearest to the middle at which one tensor carries all that comes after. Needs no shapes."""
+    """The tensor nearest to the middle of the graph that alone carries all that comes after it."""
     weights = {tensor.name for tensor in graph.initializer}
     last_use = {name: index for index, node in enumerate(graph.node) for name in node.input}
     last_use |= {value.name: len(graph.node) for value in graph.output}
@@ -217,8 +217,9 @@ def _memory_mb() -> tuple[float, float]:
 def section(results: Sequence[FileResult]) -> str:
     """The two tables, as Markdown."""
     one = results[0].size_bytes
-    sizes = [[result.name, f"{result.size_bytes:,}", f"{result.size_bytes / one:.3f}", f"{max(result.errors.values()):.1e}",
-              {None: "", True: "yes", False: "NO"}[result.chain_equal]] for result in results]
+    equal = {None: "", True: "yes", False: "NO"}
+    sizes = [[result.name, f"{result.size_bytes:,}", f"{result.size_bytes / one:.3f}",
+              f"{max(result.errors.values()):.1e}", equal[result.chain_equal]] for result in results]
     costs = [[result.name, mode, f"{cost.load_cpu_ms:.1f}", f"{cost.load_wall_ms:.1f}", f"{cost.resident_mb:.1f}",
               f"{cost.private_mb:.1f}"] for result in results for mode, cost in result.costs.items()]
     return "\n\n".join((

@@ -6,8 +6,10 @@ Stage by stage: ``parse_onnx`` (checks) -> ``LITERT_PASSES`` (graph rewrites) ->
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -36,6 +38,26 @@ def pack_signatures(parts: Mapping[str, tuple[OnnxModel, ConvertRecipe]]) -> Con
     quantized forms side by side. ``nodes`` of the account are those of all parts. Raises as ``to_litert``.
     """
     start = time.perf_counter()
+    with _collector_off():
+        return _packed(parts, start)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Python's cyclic collector walks all live objects again and again: a third of the time for 10,000 nodes.
+
+    A conversion makes next to no cyclic garbage, so nothing is lost by letting it wait.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _packed(parts: Mapping[str, tuple[OnnxModel, ConvertRecipe]], start: float) -> Conversion:
     lowered: dict[str, Lowered] = {}
     for name, (model, recipe) in parts.items():
         graph_model = import_model(model)

@@ -39,7 +39,7 @@ def function_body(node: ir.Node, inputs: Sequence[View | None], opset: int) -> F
     function = _function(schema, proto, inputs, opset)
     if function is None:
         return None
-    rename = {name: "" for name in function.input}
+    rename = dict.fromkeys(function.input, "")
     rename.update({name: name for name, view in zip(function.input, inputs, strict=False) if view is not None})
     attributes = {attribute.name: attribute for attribute in proto.attribute}
     defaults = {name: entry.default_value for name, entry in schema.attributes.items() if entry.default_value.name}
@@ -58,7 +58,7 @@ def has_body(node: ir.Node, opset: int) -> bool:
     import onnx
 
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)

@@ -1,4 +1,4 @@
-"""Small integer tensors: sizes, positions and indices, constant where they are known and computed where they are not."""
+"""Small integer tensors (sizes, positions, indices): constant where they are known, computed where they are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.converters.onnx_to_litert.node import Node
 from edgekit.converters.onnx_to_litert.refusal import Refused
 from edgekit.converters.onnx_to_litert.view import View, store
 
-__all__ = ["axis_of", "as_scalar", "axis_positions", "int32_vector", "iota", "ones_of", "size_scalar", "strides_of",
+__all__ = ["as_scalar", "axis_of", "axis_positions", "int32_vector", "iota", "ones_of", "size_scalar", "strides_of",
            "vector_length", "wrapped"]
 
 _INT32 = np.iinfo(np.int32)

@@ -48,7 +48,7 @@ def _unfold(model: ir.Model, node: ir.Node, op_type: str, axes: tuple[int | None
     ]
     if len(node.inputs) > 8 and node.inputs[8] is not None:
         operands.append(_bias(model, node, add))
-    product = add(op_type, operands, [attribute.copy() for attribute in node.attributes.values()])
+    product = add(op_type, operands, list(node.attributes.values()))
     result = add("QuantizeLinear", [product, scale, zero])
     model.graph.insert_before(node, made)
     old = node.outputs[0]

@@ -41,6 +41,9 @@ class Plan(msgspec.Struct, frozen=True):
     cut: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.kinds.items())), self.cut, self.keep))
+
     @property
     def name(self) -> str:
         """The plan in words: the precision of most kinds, and what differs. Equal plans have equal names."""

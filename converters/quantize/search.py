@@ -159,16 +159,14 @@ class _Run:
 
     def _make(self, plans: Sequence[Plan]) -> list[Trial]:
         """New candidates; a plan that amounts to one made before is passed over."""
-        fresh = []
+        new = []
         for plan in plans:
             rules = plan.rules()
-            if not rules or rules in self._made:
-                continue
-            self._made.add(rules)
-            self.say(f"making '{plan.name}'")
-            trial = self.bench.make(plan)
-            self.trials[plan.name] = trial
-            fresh.append(trial)
+            if rules and rules not in self._made:
+                self._made.add(rules)
+                new.append(plan)
+        fresh = self.bench.make(new, self.say)
+        self.trials.update({trial.name: trial for trial in fresh})
         return fresh
 
     def _time(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -182,13 +180,14 @@ class _Run:
 
     def explore(self) -> None:
         """Starting points, and static with the ops that cut partitions in float."""
-        made = self._make(bases(self.bench.graph))
-        queue = [trial for trial in made[:1] if not trial.failure]
+        plans = bases(self.bench.graph)
+        stock, made = plans[0], self._make(plans)
+        queue = [trial for trial in made if trial.plan == stock and not trial.failure]
         while queue:
             trial = queue.pop()
             self.cut |= {kind for kind, _ in trial.left_out if trial.plan.kinds.get(kind) == "static8"}
-            plans = without_left_out(trial.plan, trial.left_out, self.bench.left_out, self.bench.graph)
-            better = [each for each in self._make(plans) if not each.failure]
+            repaired = without_left_out(trial.plan, trial.left_out, self.bench.left_out, self.bench.graph)
+            better = [each for each in self._make(repaired) if not each.failure]
             queue += better
             made += better
         self._time(made)
@@ -197,7 +196,7 @@ class _Run:
         """One kind at a time from the best, then all changes that paid together."""
         for _ in range(_ROUNDS):
             best = self._best(self._good())
-            if best is None or best.speed is None:
+            if best is None or best.speed is None or self._late():
                 return
             made = self._make(flips(best.plan, self.bench.graph, self.cut))
             timed = self._time([trial for trial in made if self.goal.met(trial.quality)] + [best])
@@ -223,7 +222,7 @@ class _Run:
         self.say(f"finding the sensitive layers of '{start.name}'")
         layers = sensitivity(self.bench.model.data, self.bench.files[start.name], self.bench.samples)
         count = 1
-        while count <= len(layers) // 2 and not self._late():
+        while count <= len(layers) // 2:
             kept = to_keep(layers, count)
             made = self._make([start.plan.changed({}, keep=kept)])
             if made and not made[0].failure:
@@ -231,7 +230,7 @@ class _Run:
                 timed = self._time(made) if met else made
                 ratio = timed[0].speed.ratio if timed[0].speed else None
                 self.steps.append(Step(kept, made[0].quality.sqnr_db, ratio, met))
-                if met:
+                if met or self._late():
                     return
             count *= 2
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgekit import isolate
 from edgekit.artifacts import Array
-from edgekit.errors import InternalError
+from edgekit.errors import EdgeKitError, InternalError
 from edgekit.report.placement import Placement
 
 __all__ = ["Speed", "compare_speed", "probe"]
@@ -99,21 +99,30 @@ def _block(run: object, feeds: dict[str, Array]) -> float:
     return min(seconds)
 
 
-def probe(data: bytes, feeds: Mapping[str, Array]) -> Placement:
-    """What XNNPACK takes of the file, which has also been run once on ``feeds`` in the child process.
+def probe(files: Sequence[bytes], feeds: Mapping[str, Array]) -> list[Placement | EdgeKitError]:
+    """What XNNPACK takes of each file, all of which have also been run once on ``feeds`` in a child process.
 
-    Raises EngineError or BadModel for a file that the engine refuses or dies of.
+    In the place of a file that the engine refuses or dies of stands the error.
     """
-    found = isolate.call("edgekit.converters.quantize.speed:_probe", data, dict(feeds), subject="Trying the model")
-    if not isinstance(found, Placement):
-        raise InternalError("The child process sent no placement.")
+    try:
+        found = isolate.call("edgekit.converters.quantize.speed:_probe", list(files), dict(feeds),
+                             subject="Trying the model")
+    except EdgeKitError as error:
+        if len(files) == 1:
+            return [error]
+        return [found for data in files for found in probe([data], feeds)]
+    if not isinstance(found, list):
+        raise InternalError("The child process sent no placements.")
     return found
 
 
-def _probe(data: bytes, feeds: dict[str, Array]) -> Placement:
+def _probe(files: list[bytes], feeds: dict[str, Array]) -> list[Placement]:
     from edgekit.report.placement import _place
     from edgekit.runtime.engines import open_session
 
-    with open_session("litert", data) as session:
-        session.run(feeds)
-    return _place(data)
+    placements = []
+    for data in files:
+        with open_session("litert", data) as session:
+            session.run(feeds)
+        placements.append(_place(data))
+    return placements

@@ -78,7 +78,10 @@ class Workbench:
         self.samples = samples
         self.graph: Graph = look_at(self.model.data)
         self.feeds = self._first()
-        self.placement: Placement = probe(self.model.data, self.feeds)
+        (placement,) = probe([self.model.data], self.feeds)
+        if isinstance(placement, EdgeKitError):
+            raise placement
+        self.placement = placement
         self.left_out = left_out(self.model.data, self.placement, self.graph)
         self.base = base if base.ranges else calibrate(self.model, base, samples)
         self.files: dict[str, bytes] = {}
@@ -116,20 +119,27 @@ class Workbench:
     def _outputs(self, session: Any, feeds: Feeds) -> dict[str, Array]:
         return {name: np.array(array) for name, array in session.run(feeds).items()}
 
-    def make(self, plan: Plan) -> Trial:
-        """The candidate for ``plan``: made, tried in a child process, compared on a few samples."""
-        recipe = msgspec.structs.replace(self.base, rules=plan.rules())
-        try:
-            made = quantize(self.model, recipe)
-            placement = probe(made.data, self.feeds)
-            quality = self.judge(made.data, _SCREENING)
-        except EdgeKitError as error:
-            return Trial(plan, failure=error.message)
-        self.files[plan.name] = made.data
+    def make(self, plans: Sequence[Plan], on_step: Callable[[str], None]) -> list[Trial]:
+        """The candidates for ``plans``: made, tried together in a child process, compared on a few samples."""
+        made: dict[Plan, bytes] = {}
+        failed: dict[Plan, str] = {}
+        for plan in plans:
+            on_step(f"making '{plan.name}'")
+            try:
+                made[plan] = quantize(self.model, msgspec.structs.replace(self.base, rules=plan.rules())).data
+            except EdgeKitError as error:
+                failed[plan] = error.message
+        trials = [self._trial(plan, data, placement) for (plan, data), placement in
+                  zip(made.items(), probe(list(made.values()), self.feeds) if made else (), strict=True)]
+        return trials + [Trial(plan, failure=message) for plan, message in failed.items()]
+
+    def _trial(self, plan: Plan, data: bytes, placement: Placement | EdgeKitError) -> Trial:
+        if isinstance(placement, EdgeKitError):
+            return Trial(plan, failure=placement.message)
+        self.files[plan.name] = data
         return Trial(
-            plan, size_bytes=len(made.data), size_ratio=len(made.data) / len(self.model.data),
-            partitions=placement.partitions, left_out=left_out(made.data, placement, self.graph),
-            quality=quality,
+            plan, size_bytes=len(data), size_ratio=len(data) / len(self.model.data), partitions=placement.partitions,
+            left_out=left_out(data, placement, self.graph), quality=self.judge(data, _SCREENING),
         )
 
     def judge(self, data: bytes, count: int = _JUDGING) -> Quality:

@@ -75,6 +75,11 @@ WEIGHTS = [
     Case("ConvTranspose", [(1, 4, 5), (4, 3, 3)], {"strides": [2], "output_padding": [1]}),
     Case("BatchNormalization", [(2, 4, 3, 3), (4,), (4,), (4,), (4,)], low=0.1, tolerance=5e-6),
     Case("InstanceNormalization", [(2, 4, 3, 3), (4,), (4,)], tolerance=1e-5),
+    Case("GroupNormalization", [(2, 6, 3, 4), (6,), (6,)], {"num_groups": 3}, opset=21, tolerance=1e-5),
+    Case("GroupNormalization", [(2, 6, 5), (2,), (2,)], {"num_groups": 2}, opset=18, by_onnx=True, tolerance=1e-5),
+    Case("GroupNormalization", [(2, 6, 3, 4), (6,), (6,)], {"num_groups": 3}, opset=21, dynamic=(0, 2), tolerance=1e-5),
+    Case("RMSNormalization", [(2, 3, 4), (4,)], opset=23, by_onnx=True),
+    Case("RMSNormalization", [(2, 3, 4), (3, 4)], {"axis": 1, "epsilon": 0.1}, opset=23, by_onnx=True),
 ]
 
 RUN_TIME = [*AXES, *BOUNDS, *PADS, *RESIZE, *WEIGHTS]

@@ -23,7 +23,7 @@ from edgekit.recipe import ConvertRecipe
 class Fed:
     """An operand with these values that the network is given at run time."""
 
-    array: Array
+    array: Array | np.generic
 
 
 def _describe(given: Any) -> str:
@@ -37,11 +37,13 @@ def _describe(given: Any) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """One op: ``inputs`` are shapes (fed at run time with random values), Fed arrays, or arrays (constants); None leaves
-    an optional input out.
+    """One op: ``inputs`` are shapes (fed at run time with random values), Fed arrays, or arrays (constants).
 
-    ``by_onnx``: compare with ONNX's own reference where ONNX Runtime lacks the op or the type. ``dynamic``: axes of the first input that are dynamic in the ONNX file. ``tolerance`` is relative to the range.
-    ``expect``: how many LiteRT ops of a kind there must be.
+    An input that is None is left out.
+
+    ``dynamic``: axes of the first input that are dynamic in the ONNX file. ``tolerance`` is relative to the range.
+    ``expect``: how many LiteRT ops of a kind there must be. ``by_onnx``: compare with ONNX's own reference, where ONNX
+    Runtime lacks the op or the type.
     """
 
     op: str

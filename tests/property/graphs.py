@@ -98,15 +98,39 @@ class Draft:
 
     def add(self, op: str, inputs: Sequence[str | Value], bound: float, outputs: int = 1, **attributes: Any) -> Value:
         """Append a node; its result's shape is ONNX's own inference. The last of several ``outputs`` is returned."""
-        names = [operand.name if isinstance(operand, Value) else operand for operand in inputs]
         made = [f"v{len(self.nodes)}_{index}" if outputs > 1 else f"v{len(self.nodes)}" for index in range(outputs)]
-        node = helper.make_node(op, names, made, f"n{len(self.nodes)}", **attributes)
+        node = self._node(op, inputs, made, attributes)
         for name, shape in zip(made, self._shapes(node, inputs), strict=True):
-            assume(0 < int(np.prod(shape)) <= MAX_ELEMENTS and len(shape) <= 5)
-            self.values.append(Value(name, shape, bound))
-        self.nodes.append(node)
+            self._value(name, shape, bound)
         result = self.values[-1]
         return self.add("Tanh", [result], 1.0) if bound > MAX_BOUND else result
+
+    def add_of_shape(
+        self, op: str, inputs: Sequence[str | Value], shape: Shape, bound: float, **attributes: Any
+    ) -> Value:
+        """As ``add`` for a node whose shape only a run would tell: it is given."""
+        name = f"v{len(self.nodes)}"
+        self._node(op, inputs, [name], attributes)
+        return self._value(name, shape, bound)
+
+    def ints(self, op: str, inputs: Sequence[str | Value], **attributes: Any) -> str:
+        """Append a node whose result is no value of the graph but part of its shape arithmetic; its name."""
+        name = f"s{len(self.nodes)}"
+        self._node(op, inputs, [name], attributes)
+        return name
+
+    def _node(
+        self, op: str, inputs: Sequence[str | Value], made: list[str], attributes: dict[str, Any]
+    ) -> onnx.NodeProto:
+        names = [operand.name if isinstance(operand, Value) else operand for operand in inputs]
+        node = helper.make_node(op, names, made, f"n{len(self.nodes)}", **attributes)
+        self.nodes.append(node)
+        return node
+
+    def _value(self, name: str, shape: Shape, bound: float) -> Value:
+        assume(0 < int(np.prod(shape)) <= MAX_ELEMENTS and len(shape) <= 5)
+        self.values.append(Value(name, shape, bound))
+        return self.values[-1]
 
     def _shapes(self, node: onnx.NodeProto, inputs: Sequence[str | Value]) -> list[Shape]:
         infos = [
@@ -157,7 +181,7 @@ def graphs(draw: st.DrawFn, options: Options) -> RandomGraph:
 def _finished(draft: Draft, inputs: Sequence[Value]) -> RandomGraph:
     read = {name for node in draft.nodes for name in node.input}
     ends = [value for value in draft.values[len(inputs) :] if value.name not in read]
-    dynamic = draft.draw(st.sampled_from([(), (), (), (0,), (0, 2)]))
+    dynamic = draft.draw(st.sampled_from([(), (), (0,), (0, 2), (2, 3)]))
     infos = []
     for value in inputs:
         dims = [f"{value.name}_{axis}" if axis in dynamic else dim for axis, dim in enumerate(value.shape)]

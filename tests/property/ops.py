@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.property.graphs import Draft, Shape, Step, Value
+from tests.property.runtime_shapes import RUNTIME_STEPS
 
 __all__ = ["INPUTS", "SCALAR_STEPS", "STEPS"]
 
@@ -243,8 +244,8 @@ def slice_op(g: Draft, x: Value) -> Value:
     low, high = sorted((g.number(0, size - 1), g.number(0, size - 1)))
     start, stop = (low, high + 1) if step > 0 else (high, low - 1)
     if step > 0 and g.flag():
-        stop = 2**62 if g.flag() else stop
-        start = start - size if g.flag() else start
+        stop = 2**62 if stop == size or g.flag() else stop
+        start = start - size if stop == 2**62 and g.flag() else start
     if step < 0 and (stop < 0 or g.flag()):
         stop = -(2**62)
     names = [g.const([value]) for value in (start, stop, axis - x.rank if g.flag() else axis, step)]
@@ -371,6 +372,6 @@ STEPS: Sequence[Step] = (
     unary, unary, clip, with_constant, with_constant, with_value, with_value, conv, conv, conv, conv_transpose, pool,
     pool, global_pool, normalise, reduce, transpose, layout, layout, reshape, reshape, flatten, squeeze, unsqueeze,
     concat, concat, slice_op, split, pad, gather, tile, expand, softmax, matmul, matmul, gemm, resize, depth_and_space,
-    power, where,
+    power, where, *RUNTIME_STEPS,
 )  # fmt: skip
 SCALAR_STEPS: Sequence[Step] = (unary, clip, with_constant, with_value, unsqueeze, expand, power)

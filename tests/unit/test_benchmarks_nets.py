@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import convert, nets  # noqa: E402 - only once torch is known to be there
+from benchmarks import convert, nets, nets_more  # noqa: E402 - only once torch is known to be there
 from edgekit.errors import UnknownName  # noqa: E402
 
 
@@ -32,6 +32,29 @@ def test_networks_have_the_published_number_of_parameters(name: str, millions: f
         scores = net.eval()(torch.empty(1, 3, 224, 224))
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
     assert scores.shape == (1, 1000)
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "parameters"), [
+    # ShuffleNetV2 1.0 has 2,278,604 with 1000 classes: 900 x 1025 fewer here
+    ("shufflenet_v2", (3, 224, 224), 100, 1_356_104),
+    ("vit_tiny", (3, 224, 224), 100, None), ("convnext_tiny", (3, 128, 128), 100, None),
+    ("lstm", (32, 16), 10, None),
+    ("dynamic_convnet", (3, 96, 96), 10, None), ("dynamic_convnet", (3, 61, 130), 10, None),
+])
+def test_networks_of_other_families_give_scores(
+        name: str, shape: tuple[int, ...], classes: int, parameters: int | None) -> None:
+    with torch.device("meta"):
+        net = nets.NETS[name]().eval()
+        assert net(torch.empty(2, *shape)).shape == (2, classes)
+    assert parameters in (None, sum(p.numel() for p in net.parameters()))
+
+
+def test_shuffling_interleaves_the_halves() -> None:
+    """What a unit that changes nothing gives: channels 0, n, 1, n + 1, ... of its input."""
+    unit = nets_more.ShuffleUnit(8, 8, 1)
+    unit.branch = torch.nn.Identity()
+    channels = torch.arange(8.0).reshape(1, 8, 1, 1).expand(1, 8, 2, 3)
+    assert unit(channels)[0, :, 0, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
 
 
 def test_u_net_keeps_the_size_of_its_image() -> None:

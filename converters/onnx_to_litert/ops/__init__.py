@@ -15,6 +15,7 @@ from edgekit.converters.onnx_to_litert.ops import (
     bits,
     control,
     conv,
+    detection,
     einsum,
     elementwise,
     grid,
@@ -33,6 +34,8 @@ from edgekit.converters.onnx_to_litert.ops import (
     shape,
     slicing,
     transcendental,
+    unique,
+    unpool,
 )
 from edgekit.converters.onnx_to_litert.view import View
 
@@ -50,6 +53,7 @@ LOWERINGS: dict[str, Lowering] = {
     "GlobalLpPool": pool.global_lp_pool,
     "GlobalMaxPool": pool.global_max_pool,
     "LpPool": pool_axes.lp_pool,
+    "MaxUnpool": unpool.max_unpool,
     "GridSample": grid.grid_sample,
     "Resize": resize.resize,
     "Upsample": resize.resize,
@@ -66,10 +70,12 @@ LOWERINGS: dict[str, Lowering] = {
     "MatMul": matmul.matmul,
     # normalisation
     "BatchNormalization": norm.batch_norm,
+    "GroupNormalization": norm.group_norm,
     "InstanceNormalization": norm.instance_norm,
     "LayerNormalization": norm.layer_norm,
     "LpNormalization": norm.lp_norm,
     "LRN": norm.lrn,
+    "RMSNormalization": norm.rms_norm,
     # activations
     **{name: elementwise.unary(kind) for name, kind in elementwise.UNARY.items()},
     "Celu": act.celu,
@@ -149,6 +155,7 @@ LOWERINGS: dict[str, Lowering] = {
     "GatherElements": indexing.gather_elements,
     "GatherND": indexing.gather_nd,
     "Hardmax": selection.hardmax,
+    "NonMaxSuppression": detection.non_max_suppression,
     "NonZero": selection.non_zero,
     "OneHot": selection.one_hot,
     "Range": selection.range_op,
@@ -159,6 +166,7 @@ LOWERINGS: dict[str, Lowering] = {
     "TensorScatter": indexing.tensor_scatter,
     "TopK": selection.top_k,
     "Trilu": selection.trilu,
+    "Unique": unique.unique,
     # slicing
     "Concat": slicing.concat,
     "Gather": slicing.gather,

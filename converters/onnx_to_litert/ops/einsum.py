@@ -114,10 +114,10 @@ def _outer(b: Builder, left: tuple[View, str], right: tuple[View, str]) -> tuple
     term = x_term + "".join(letter for letter in y_term if letter not in x_term)
     tensors = []
     for view, own in ((x, x_term), (y, y_term)):
-        order = sorted(range(view.rank), key=lambda axis, own=own: term.index(own[axis]))
+        order = tuple(own.index(letter) for letter in term if letter in own)
         present = iter(order)
         sizes = [view.shape[next(present)] if letter in own else 1 for letter in term]
-        tensors.append(b.reshape(store(b, view, tuple(order)), tuple(sizes)))
+        tensors.append(b.reshape(store(b, view, order), tuple(sizes)))
     return View.of(b.binary("MUL", *tensors)), term
 
 

@@ -29,7 +29,7 @@ def quantize_computed(b: Builder, node: Node) -> View:
     value = b.unary("ROUND", b.binary("DIV", store(b, x), scale))
     if node.has_input(2):
         value = b.binary("ADD", value, b.cast(_parameter(b, node, 2, x), np.float32))
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(dtype.name)
     value = b.binary("MINIMUM", b.binary("MAXIMUM", value, b.scalar(limits.min, value)), b.scalar(limits.max, value))
     return View.of(b.cast(value, dtype))
 

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
-from edgekit.converters.onnx_to_litert.view import NHWC, View, align, store
+from edgekit.converters.onnx_to_litert.view import NHWC, View, align, reshape_view, store
 
-__all__ = ["batch_norm", "instance_norm", "layer_norm", "lp_norm", "lrn"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "lp_norm", "lrn", "rms_norm"]
+
+_STATISTICS = ("scale", "bias", "mean", "variance")
 
 
 def batch_norm(b: Builder, node: Node) -> View:
     """BatchNormalization at inference: x * scale + shift per channel."""
-    x = node.floats(0)
+    x, epsilon = node.floats(0), node.real("epsilon", 1e-5)
     if node.integer("training_mode", 0):
-        raise Refused("BatchNormalization in training mode has no counterpart", "Export the model in eval mode.")
-    scale, bias, mean, variance = (
-        node.const(index, what).astype(np.float64)
-        for index, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
-    )
-    factor = scale / np.sqrt(variance + node.real("epsilon", 1e-5))
-    return _affine(b, x, factor.astype(np.float32), (bias - mean * factor).astype(np.float32), axis=1)
+        raise Refused("it normalises by the batch (training mode)", "Export the model in eval mode.")
+    views = [node.view(index) for index in range(1, 5)]
+    if any(view.const is None for view in views):
+        scale, bias, mean, variance = (store(b, view) for view in views)
+        deviation = b.unary("SQRT", b.binary("ADD", variance, b.scalar(epsilon, variance)))
+        computed = b.binary("DIV", scale, deviation)
+        return _affine(b, x, computed, b.binary("SUB", bias, b.binary("MUL", mean, computed)))
+    known = [node.const(1 + index, what).astype(np.float64) for index, what in enumerate(_STATISTICS)]
+    factor = known[0] / np.sqrt(known[3] + epsilon)
+    shift = known[1] - known[2] * factor
+    return _affine(b, x, b.const(factor.astype(np.float32)), b.const(shift.astype(np.float32)))
 
 
-def _affine(b: Builder, x: View, factor: Array, shift: Array, axis: int) -> View:
-    """X * factor + shift, both along one ONNX axis."""
-    shape = [1] * x.rank
-    shape[axis] = factor.size
-    tensors, order = align(b, [x, View.of(b.const(factor.reshape(shape)))])
-    y = View(b.binary("MUL", *tensors), order)
-    tensors, order = align(b, [y, View.of(b.const(shift.reshape(shape)))])
-    return View(b.binary("ADD", *tensors), order)
+def _affine(b: Builder, x: View, factor: Tensor, shift: Tensor) -> View:
+    """X * factor + shift, both a vector along the channels."""
+    for kind, vector in (("MUL", factor), ("ADD", shift)):
+        shape = tuple(vector.shape[0] if axis == 1 else 1 for axis in range(x.rank))
+        tensors, order = align(b, [x, View.of(b.reshape(vector, shape))])
+        x = View(b.binary(kind, *tensors), order)
+    return x
 
 
 def _standardise(b: Builder, x: Tensor, axes: list[int], epsilon: float) -> Tensor:
@@ -64,7 +68,33 @@ def instance_norm(b: Builder, node: Node) -> View:
     x = node.floats(0)
     axes = [x.axis(axis) for axis in range(2, x.rank)]
     y = x.with_tensor(_standardise(b, x.tensor, axes, node.real("epsilon", 1e-5)))
-    return _affine(b, y, node.const(1, "scale"), node.const(2, "bias"), axis=1)
+    return _affine(b, y, store(b, node.view(1)), store(b, node.view(2)))
+
+
+def group_norm(b: Builder, node: Node) -> View:
+    """GroupNormalization: each group of channels of each sample; before opset 21 the scale is one for each group."""
+    x, groups = node.floats(0), node.integer("num_groups", 1)
+    n, channels, *sizes = x.shape
+    if channels < 0 or channels % groups:
+        raise Refused(f"{channels} channels do not fall into {groups} groups", "Fix the input's shape with --shape.")
+    parts = reshape_view(b, x, (n, groups, channels // groups, *sizes))
+    axes = [parts.axis(axis) for axis in range(2, parts.rank)]
+    y = parts.with_tensor(_standardise(b, parts.tensor, axes, node.real("epsilon", 1e-5)))
+    scale, bias = (store(b, node.view(index)) for index in (1, 2))
+    if node.opset < 21:
+        y = _affine(b, y, scale, bias)
+        return reshape_view(b, y, x.shape)
+    return _affine(b, reshape_view(b, y, x.shape), scale, bias)
+
+
+def rms_norm(b: Builder, node: Node) -> View:
+    """RMSNormalization: x / sqrt(mean(x^2) + epsilon) * scale over the axes from ``axis`` on."""
+    x = node.floats(0)
+    axes = [x.axis(axis) for axis in range(node.integer("axis", -1) % x.rank, x.rank)]
+    power = b.reduce("MEAN", b.binary("MUL", x.tensor, x.tensor), axes, keep=True)
+    factor = b.unary("RSQRT", b.binary("ADD", power, b.scalar(node.real("epsilon", 1e-5), power)))
+    tensors, order = align(b, [x.with_tensor(b.binary("MUL", x.tensor, factor)), node.view(1)])
+    return View(b.binary("MUL", *tensors), order)
 
 
 def lp_norm(b: Builder, node: Node) -> View:

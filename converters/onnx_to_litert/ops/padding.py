@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
@@ -20,6 +21,7 @@ _MODES = ("constant", "reflect", "edge", "wrap")
 _FEW = 4
 
 Pads = list[tuple[int, int]]
+Ints = npt.NDArray[np.int64]
 
 
 def pad(b: Builder, node: Node) -> View:
@@ -115,13 +117,14 @@ def _piece(b: Builder, x: Tensor, at: int, start: int, stop: int) -> Tensor:
     return piece
 
 
-def _source_places(places: np.ndarray, size: int, mode: str) -> np.ndarray:
+def _source_places(places: Ints, size: int, mode: str) -> Ints:
     if mode == "edge":
         return np.clip(places, 0, size - 1)
     if mode == "wrap":
-        return places % size
+        return np.remainder(places, size)
     turn = max(size - 1, 1)
-    return turn - np.abs(places % (2 * turn) - turn) if size > 1 else np.zeros_like(places)
+    mirrored: Ints = turn - np.abs(np.remainder(places, 2 * turn) - turn)
+    return np.minimum(mirrored, size - 1)
 
 
 def _at_run_time(b: Builder, node: Node, x: View, mode: str) -> View:

@@ -47,7 +47,7 @@ def _is_plain(x: View, window: Window) -> bool:
 
 
 def _is_identity(window: Window) -> bool:
-    """A window of one element at each place. (XNNPACK reads unset memory for one behind MINIMUM and RELU.)"""
+    """One element at each place: for a pool of that behind MINIMUM and RELU, XNNPACK returns unset memory."""
     return max(*window.kernel, *window.strides) == 1 and not any(sum(pad) for pad in window.pads)
 
 
@@ -92,7 +92,7 @@ def max_pool(b: Builder, node: Node) -> View | list[View]:
     source = to_2d(b, x)
     window = _reach(window, source.shape[1:3], sizes)
     producer = next((op.kind for op in reversed(b.graph.ops) if x.tensor in op.outputs), "")
-    lowest = np.finfo(np.float32).min if x.dtype == np.float32 else np.iinfo(x.dtype).min
+    lowest = np.finfo(np.float32).min if x.dtype == np.float32 else np.iinfo(x.dtype.name).min
     value = 0.0 if producer in _NON_NEGATIVE else float(lowest)
     source, padding = fit_padding(b, source, window, value)
     return from_2d(b, _pool(b, "MAX_POOL_2D", source, window, sizes, padding), x.rank)

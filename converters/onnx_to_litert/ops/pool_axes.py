@@ -14,7 +14,7 @@ from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.spatial import Window, conv_size, read_window
 from edgekit.converters.onnx_to_litert.view import View, channels_last, store
 
-__all__ = ["lp_pool", "max_pool_with_places", "mean_by_axes", "maximum_by_axes", "powers"]
+__all__ = ["lp_pool", "max_pool_with_places", "maximum_by_axes", "mean_by_axes", "powers"]
 
 _END = 2**31 - 1
 
@@ -95,7 +95,7 @@ def maximum_by_axes(b: Builder, x: View, window: Window) -> View:
     """MaxPool of any number of axes."""
     order = channels_last(x.rank)
     tensor = store(b, x, order)
-    lowest = float(np.finfo(np.float32).min) if x.dtype == np.float32 else float(np.iinfo(x.dtype).min)
+    lowest = float(np.finfo(np.float32).min) if x.dtype == np.float32 else float(np.iinfo(x.dtype.name).min)
     for axis in _axes(b, x, window):
         tensor = _along(b, _padded(b, tensor, axis, lowest), axis, "MAX_POOL_2D", "MAXIMUM")
     return View(tensor, order)
@@ -157,7 +157,7 @@ def max_pool_with_places(b: Builder, node: Node, x: View, window: Window) -> lis
     peak = maximum_by_axes(b, x, window)
     axes = _axes(b, x, window)
     padded = store(b, x, order)
-    lowest = float(np.finfo(np.float32).min) if x.dtype == np.float32 else float(np.iinfo(x.dtype).min)
+    lowest = float(np.finfo(np.float32).min) if x.dtype == np.float32 else float(np.iinfo(x.dtype.name).min)
     for axis in axes:
         padded = _padded(b, padded, axis, lowest)
     found: Tensor | None = None

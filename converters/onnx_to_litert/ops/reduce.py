@@ -86,7 +86,7 @@ def _by_computed_axes(b: Builder, node: Node, x: View, kind: str, keep: bool) ->
 def _extreme_of_nothing(kind: str, dtype: np.dtype[np.generic]) -> float:
     if dtype.kind == "f":
         return -np.inf if kind == "REDUCE_MAX" else np.inf
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(dtype.name)
     return limits.min if kind == "REDUCE_MAX" else limits.max
 
 

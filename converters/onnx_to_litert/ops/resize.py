@@ -102,7 +102,11 @@ def _targets(
     for axis, factor in zip(axes, factors, strict=True):
         full[axis] = factor
     sizes = [
-        dim if factor == 1 else int(np.float32(dim) * np.float32(factor)) if dim >= 0 else b.new_dim(("resize", dim, factor))
+        dim
+        if factor == 1
+        else int(np.float32(dim) * np.float32(factor))
+        if dim >= 0
+        else b.new_dim(("resize", dim, factor))
         for dim, factor in zip(shape, full, strict=True)
     ]
     return tuple(full), tuple(sizes)

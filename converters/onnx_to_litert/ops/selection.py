@@ -1,4 +1,4 @@
-"""Picking elements: OneHot, TopK, Hardmax, Compress, NonZero, Trilu, ReverseSequence; and ranges, sums along an axis."""
+"""Picking elements (OneHot, TopK, Hardmax, Compress, NonZero, Trilu, ReverseSequence), ranges, sums along an axis."""
 
 from __future__ import annotations
 

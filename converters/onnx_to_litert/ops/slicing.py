@@ -58,7 +58,7 @@ def split(b: Builder, node: Node) -> list[View]:
     at = x.axis(node.integer("axis", 0))
     if node.opset >= 13 and node.has_input(1) and node.view(1).const is None:
         return split_by(b, node, x, at)
-    sizes = _split_sizes(node, x.tensor.shape[at])
+    sizes = _split_sizes(b, node, x.tensor.shape[at])
     if len(sizes) == 1:
         return [x]
     axis = b.const(np.array(at, np.int32))
@@ -71,14 +71,16 @@ def split(b: Builder, node: Node) -> list[View]:
     return [x.with_tensor(tensor) for tensor in made]
 
 
-def _split_sizes(node: Node, dim: int) -> list[int]:
+def _split_sizes(b: Builder, node: Node, dim: int) -> list[int]:
     given = node.optional_const(1, "split sizes") if node.opset >= 13 else None
     sizes = [int(size) for size in (given.reshape(-1) if given is not None else node.integers("split"))]
     if sizes:
         return sizes
-    if dim < 0:
-        raise Refused("it splits a dynamic axis", "Fix the input's shape with --shape.")
     parts = node.integer("num_outputs", node.output_count)
+    if dim < 0 and node.has("num_outputs"):
+        raise Refused("it splits a dynamic axis, whose last part may be smaller", "Fix the input's shape with --shape.")
+    if dim < 0:
+        return [b.new_dim(("split", dim, parts))] * parts  # parts are equal by definition
     chunk = -(-dim // parts)
     return [min(chunk, dim - chunk * index) for index in range(parts)]
 
