@@ -62,13 +62,13 @@ class Job(NamedTuple):
     test: TestCase
 
 
-def run_tests(jobs: Sequence[Job], workers: int, limit_s: float) -> Iterator[Result]:
+def run_tests(jobs: Sequence[Job], workers: int, limit_s: float, xnnpack: bool = True) -> Iterator[Result]:
     """The results as they come, from at most ``workers`` processes at a time, each stopped after ``limit_s``."""
     waiting = list(reversed(jobs))
     running: dict[Connection, _Running] = {}
     while waiting or running:
         while waiting and len(running) < workers:
-            started = _Running(waiting.pop(), limit_s)
+            started = _Running(waiting.pop(), limit_s, xnnpack)
             running[started.channel] = started
         for channel in wait(list(running), timeout=0.5):
             assert isinstance(channel, Connection)
@@ -81,7 +81,7 @@ def run_tests(jobs: Sequence[Job], workers: int, limit_s: float) -> Iterator[Res
 class _Running:
     """A test in its process: a fork, so that the packages need not be imported again."""
 
-    def __init__(self, job: Job, limit_s: float) -> None:
+    def __init__(self, job: Job, limit_s: float, xnnpack: bool) -> None:
         self.job = job
         self.start = time.monotonic()
         self.limit_s = limit_s
@@ -90,7 +90,8 @@ class _Running:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in ``result``
         context = multiprocessing.get_context("fork")
         self.channel, theirs = context.Pipe(duplex=False)
-        self.process: BaseProcess = context.Process(target=_child, args=(job.test, theirs, self.log.fileno()))
+        arguments = (job.test, theirs, self.log.fileno(), xnnpack)
+        self.process: BaseProcess = context.Process(target=_child, args=arguments)
         self.process.start()
         theirs.close()
 
@@ -135,11 +136,11 @@ class _Running:
         return f"exit code {code} while {self.stage}"
 
 
-def _child(test: TestCase, channel: Connection, log: int) -> None:
+def _child(test: TestCase, channel: Connection, log: int, xnnpack: bool) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     try:
-        channel.send(judge(test, channel.send))
+        channel.send(judge(test, channel.send, xnnpack))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the test's result
         channel.send(Outcome("error", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"))
     channel.close()
@@ -203,11 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write every result to this file")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one test")
+    parser.add_argument("--no-xnnpack", action="store_true", help="run on LiteRT's own kernels alone")
     options = parser.parse_args(arguments)
     kinds = options.kind or list(KINDS)
     _import_once()
     results = []
-    for result in run_tests(_jobs(kinds, options.filter), options.workers, options.limit):
+    for result in run_tests(_jobs(kinds, options.filter), options.workers, options.limit, not options.no_xnnpack):
         results.append(result)
         if options.filter or result.status in ("wrong", "crash", "error"):
             print(f"{result.status:8} {result.name} [{result.op}] {result.reason[:300]}", flush=True)

@@ -64,8 +64,11 @@ def op_of(test: TestCase, by_name: dict[str, str]) -> str:
     return by_name[test.name]
 
 
-def judge(test: TestCase, stage: Callable[[str], None]) -> Outcome:
-    """Run ``test``; ``stage`` is told what is about to happen, so that a crash can be placed."""
+def judge(test: TestCase, stage: Callable[[str], None], xnnpack: bool = True) -> Outcome:
+    """Run ``test``; ``stage`` is told what is about to happen, so that a crash can be placed.
+
+    Without ``xnnpack``, LiteRT computes with its own kernels alone, as it does where that delegate is not built in.
+    """
     stage("loading")
     model = _model(test)
     stage("converting")
@@ -78,7 +81,7 @@ def judge(test: TestCase, stage: Callable[[str], None]) -> Outcome:
     made = tuple(conversion.op_counts.items())
     for feeds, wanted in _data_sets(test, model):
         stage("running")
-        got = _run(conversion, feeds)
+        got = _run(conversion, feeds, xnnpack)
         problem = _difference(got, wanted, test.rtol, test.atol)
         if problem:
             is_random = any(node.op_type in _RANDOM_OPS for node in model.graph.node)
@@ -156,11 +159,14 @@ def _as_array(value: Any) -> Array:
 # -- running and comparing -------------------------------------------------------------------------------------------
 
 
-def _run(conversion: Conversion, feeds: dict[str, Array]) -> list[Array]:
+def _run(conversion: Conversion, feeds: dict[str, Array], xnnpack: bool) -> list[Array]:
     """LiteRT's answer, in the ONNX order of axes."""
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(model_content=conversion.model.data, num_threads=1)
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(
+        model_content=conversion.model.data, num_threads=1, experimental_op_resolver_type=kernels
+    )
     stored = {
         spec.name: np.moveaxis(feeds[spec.name], 1, -1) if spec.layout == "nhwc" else np.asarray(feeds[spec.name])
         for spec in conversion.model.inputs

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
+from edgekit.errors import InternalError
 
 __all__ = [
     "FUSIONS",
     "absorb_flatten_order",
     "drop_dead_ops",
     "drop_kept_axes",
+    "fold_affine_into_dense",
     "fuse",
     "fuse_activations",
     "fuse_bias",
@@ -38,6 +41,61 @@ def drop_dead_ops(graph: Graph) -> int:
     dropped = len(graph.ops) - len(kept)
     graph.ops = kept[::-1]
     return dropped
+
+
+def fold_affine_into_dense(graph: Graph) -> int:
+    """Multiply the scale and shift in front of dense layers (those of a LayerNorm) into their weights and biases.
+
+    before: t = MUL(x, c); u = ADD(t, d); y = FULLY_CONNECTED(u, w, b)
+    after:  y = FULLY_CONNECTED(x, w * c, b + w d)          where nothing but such layers reads u
+    """
+    producers, readers = _producers(graph), graph.consumers()
+    outputs = {id(tensor) for tensor in graph.outputs}
+    changed = 0
+    for add in [op for op in graph.ops if op.kind == "ADD" and not op.options]:
+        shifted, shift = _per_channel(add)
+        scale_op = None if shifted is None else producers.get(id(shifted))
+        if shift is None or scale_op is None or scale_op.kind != "MUL" or scale_op.options or id(shifted) in outputs:
+            continue
+        source, scale = _per_channel(scale_op)
+        dense = readers.get(id(add.outputs[0]), [])
+        alone = len(readers.get(id(shifted), ())) == 1 and id(add.outputs[0]) not in outputs
+        if source is None or scale is None or not alone or not dense:
+            continue
+        if not all(_is_plain_dense(op, add) for op in dense):
+            continue
+        for op in dense:
+            weights, bias = op.inputs[1], op.inputs[2]
+            if weights is None or weights.data is None or bias is None or bias.data is None:
+                raise InternalError("A dense layer lost its constants.")
+            shift_out = weights.data.astype(np.float64) @ shift
+            op.inputs[0] = source
+            op.inputs[1] = Tensor(weights.name, weights.dtype, weights.shape, (weights.data * scale).astype(np.float32))
+            op.inputs[2] = Tensor(bias.name, bias.dtype, bias.shape, (bias.data + shift_out).astype(np.float32))
+        changed += 1
+    if changed:
+        drop_dead_ops(graph)
+    return changed
+
+
+def _per_channel(op: Op) -> tuple[Tensor | None, Array | None]:
+    """The value and the constant along its last axis that ``op`` combines; (None, None) if it is something else."""
+    for value, constant in (op.inputs, op.inputs[::-1]):
+        if value is None or constant is None or constant.data is None or value.data is not None:
+            continue
+        along = value.rank > 0 and constant.data.shape[-1:] == value.shape[-1:] == (constant.data.size,)
+        if along and constant.data.dtype == np.float32 and op.outputs[0].rank == value.rank:
+            return value, constant.data.reshape(-1)
+    return None, None
+
+
+def _is_plain_dense(op: Op, before: Op) -> bool:
+    """Whether ``op`` is a FULLY_CONNECTED with float constants that reads the result of ``before`` as its data."""
+    if op.kind != "FULLY_CONNECTED" or op.inputs[0] is not before.outputs[0]:
+        return False
+    weights, bias = op.inputs[1], op.inputs[2]
+    known = weights is not None and weights.data is not None and bias is not None and bias.data is not None
+    return known and weights is not None and weights.stored is None and weights.dtype == np.float32
 
 
 def fuse_bias(graph: Graph) -> int:
@@ -171,6 +229,7 @@ FUSIONS = (
     drop_kept_axes,
     absorb_flatten_order,
     fuse_bias,
+    fold_affine_into_dense,
     fuse_activations,
     fuse_quantized,
     drop_dead_ops,

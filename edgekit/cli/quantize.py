@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import msgspec
 
+from edgekit.artifacts import TensorSpec
 from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, output_option, shape_option
@@ -18,7 +19,7 @@ from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from edgekit.artifacts import LiteRTModel, TensorSpec
+    from edgekit.artifacts import LiteRTModel
     from edgekit.converters.quantize import Samples, Search, Trial
 
 __all__ = ["Candidate", "LayerError", "Quantize", "Request", "quantize", "quantize_file"]

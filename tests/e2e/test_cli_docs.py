@@ -21,6 +21,7 @@ from edgekit.cli.export import Export
 from edgekit.cli.frame import ErrorReport
 from edgekit.cli.inspect import Inspect
 from edgekit.cli.keygen import Keygen
+from edgekit.cli.quantize import Quantize
 from edgekit.cli.root import VERBS
 from edgekit.cli.run import Run
 from edgekit.cli.sign import Sign
@@ -29,7 +30,9 @@ from edgekit.demo import DemoResult
 from edgekit.measure import BenchReport
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-RESULTS = (ErrorReport, Export, Convert, Build, Verify, Inspect, Run, BenchReport, DemoResult, Keygen, Sign, Doctor)
+RESULTS = (
+    ErrorReport, Export, Convert, Quantize, Build, Verify, Inspect, Run, BenchReport, DemoResult, Keygen, Sign, Doctor,
+)
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+
 import msgspec
 import numpy as np
 import pytest
@@ -74,8 +76,8 @@ def test_the_recipe_as_json_gives_the_same_bytes(model: LiteRTModel) -> None:
 
 
 def test_one_sample_by_average_is_what_the_quantizers_own_calibration_gives(model: LiteRTModel) -> None:
-    from ai_edge_quantizer import quantizer
-    from ai_edge_quantizer import recipe as theirs
+    quantizer = importlib.import_module("ai_edge_quantizer.quantizer")
+    theirs = importlib.import_module("ai_edge_quantizer.recipe")
 
     samples = open_samples(images(1), model.inputs)
     stock = quantizer.Quantizer(bytearray(model.data), theirs.static_wi8_ai8())

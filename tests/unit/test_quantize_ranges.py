@@ -10,7 +10,7 @@ from edgekit.converters.quantize.histogram import Histogram, RangeFinder
 from edgekit.converters.quantize.quality import MAX_DB, Noise, sqnr_db
 
 
-def quantized(values: np.ndarray, low: float, high: float) -> np.ndarray:  # type: ignore[type-arg]
+def quantized(values: np.ndarray, low: float, high: float) -> np.ndarray:
     scale = max(high - low, 1e-9) / 255
     return low + np.clip(np.round((values - low) / scale), 0, 255) * scale
 
@@ -26,7 +26,7 @@ def test_minmax_is_over_all_samples_and_average_follows_slowly() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(arrays(np.float32, 40, elements=st.floats(-1e3, 1e3, width=32)), min_size=1, max_size=4))
-def test_a_histogram_counts_every_value_whatever_the_order(chunks: list[np.ndarray]) -> None:  # type: ignore[type-arg]
+def test_a_histogram_counts_every_value_whatever_the_order(chunks: list[np.ndarray]) -> None:
     histogram = Histogram()
     for chunk in chunks:
         histogram.add(chunk)

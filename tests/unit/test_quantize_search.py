@@ -96,6 +96,7 @@ def test_size_as_objective_takes_the_smallest(model: LiteRTModel) -> None:
     assert found.chosen.size_bytes == min(each.size_bytes for each in good)
 
 
+@pytest.mark.slow
 def test_when_nothing_is_good_enough_the_float_file_is_kept_and_that_is_said(model: LiteRTModel) -> None:
     found = search(model, open_samples(images(4, size=64), model.inputs), Goal(min_sqnr_db=120.0, max_seconds=1))
     assert found.chosen is None
@@ -115,9 +116,10 @@ def test_goal_by_labels_agreement_or_noise() -> None:
     assert not goal.met(Quality(64, 29.9))
     for bad in ({"min_sqnr_db": 0.0}, {"max_drop_points": -1.0}):
         with pytest.raises(BadRecipe):
-            Goal(**bad)
+            Goal(**bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_labels_give_the_drop_and_its_interval(model: LiteRTModel) -> None:
     data = images(40, size=64)
     labels = np.zeros(40, np.int64)

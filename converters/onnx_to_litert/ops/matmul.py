@@ -63,37 +63,11 @@ def matmul(b: Builder, node: Node) -> View:
         return _with_vectors(b, x, y)
     data = y.const
     if data is not None and data.ndim == 2:
-        if x.rank == 3 and x.order == (0, 2, 1):
-            # stored as (N, in, rows): the op's flag turns it, a TRANSPOSE would copy it
-            kernel = b.const(np.ascontiguousarray(data)[None], y.tensor.name)
-            shape = (x.shape[0], x.shape[1], data.shape[1])
-            return View.of(b.emit("BATCH_MATMUL", [x.tensor, kernel], shape, x.dtype, adjX=True))
         # all axes but the last may lie in any order
         order = x.order if x.order[-1] == x.rank - 1 else (*(a for a in x.order if a != x.rank - 1), x.rank - 1)
         kernel = b.transpose(store(b, y), (1, 0))
         return View(fully_connected(b, store(b, x, order), kernel), order)
-    if _heads_merge(node):
-        # (x y)' = y' x': the result is stored as (batch, heads, depth, rows), whose heads and depth merge in place
-        flipped = _batched(b, _swapped(y), _swapped(x))
-        return _swapped(View.of(flipped))
     return View.of(_batched(b, x, y))
-
-
-def _heads_merge(node: Node) -> bool:
-    """Whether the result's only reader swaps heads and rows, as attention does before it merges the heads."""
-    readers = list(node.ir.outputs[0].uses())
-    if len(readers) != 1 or readers[0][0].op_type != "Transpose":
-        return False
-    after = list(readers[0][0].outputs[0].uses())
-    merges = len(after) == 1 and after[0][0].op_type == "Reshape"
-    return merges and tuple(readers[0][0].attributes.get_ints("perm", ())) == (0, 2, 1, 3)
-
-
-def _swapped(view: View) -> View:
-    """The matrix transpose of ``view``, as a view."""
-    last, before = view.rank - 1, view.rank - 2
-    swap = {last: before, before: last}
-    return View(view.tensor, tuple(swap.get(axis, axis) for axis in view.order))
 
 
 def _with_vectors(b: Builder, x: View, y: View) -> View:
