@@ -7,6 +7,7 @@ import numpy as np
 from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
+from edgekit.converters.onnx_to_litert.shuffle import split_shuffles
 from edgekit.errors import InternalError
 
 __all__ = [
@@ -232,6 +233,7 @@ FUSIONS = (
     fold_affine_into_dense,
     fuse_activations,
     fuse_quantized,
+    split_shuffles,
     drop_dead_ops,
 )
 
