@@ -99,7 +99,7 @@ def _facts_of(net: str, folder: Path, names: Sequence[str]) -> tuple[dict[str, F
         except EdgeKitError as error:
             if name == OURS:
                 raise
-            failures[name] = error.message
+            failures[name] = error.message.strip().splitlines()[-1]
             continue
         assert isinstance(facts, FileFacts)
         files[name] = msgspec.structs.replace(facts, repeats=_repeats(name, folder)) if name == OURS else facts

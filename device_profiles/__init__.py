@@ -1,11 +1,13 @@
-"""Measured latencies of whole models: one JSON file for each device x runtime x backend x threads x precision.
+"""What is known about devices: one JSON file for each device x runtime x version x backend x threads x precision.
 
-A profile is a look-up of what somebody measured, with the source. It predicts nothing: a model that is not in it is an
-error, never a zero. ``schema.json`` is the JSON schema of the files, generated from ``DeviceProfile``.
+A profile holds measured latencies of whole models (a look-up: a model that is not in it is an error, never a zero), or
+fitted costs from which ``edgekit.profile`` predicts any network, or both. ``population-*.json`` holds what the fits of
+one runtime share. ``schema.json`` is the JSON schema of the profiles, generated from ``DeviceProfile``.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 from pathlib import Path
@@ -15,13 +17,21 @@ import msgspec
 
 from edgekit.errors import InternalError, UnknownName
 
-__all__ = ["Backend", "DeviceProfile", "MeasuredLatency", "Precision", "Source", "find", "load_profiles", "schema_json"]
+__all__ = [
+    "Accuracy", "Backend", "Confidence", "DeviceProfile", "FittedCosts", "MeasuredLatency", "PopulationFile",
+    "Precision", "Source", "find", "load_population", "load_profiles", "resolve", "schema_json",
+]
 
 Backend = Literal["cpu", "gpu", "npu", "nnapi"]
-Precision = Literal["float32", "float16", "int8", "uint8"]
+#: "mixed": float16 where the processor has it, float32 elsewhere
+Precision = Literal["float32", "float16", "mixed", "int8", "uint8"]
+#: "measured": a look-up only; "calibrated": held-out error and band were checked; "low": the same with several threads,
+#: whose placement the source does not state; "indicative": an order of magnitude
+Confidence = Literal["measured", "calibrated", "low", "indicative"]
 
 _FOLDER = Path(__file__).parent
 _SCHEMA = "schema.json"
+_POPULATION = "population-"
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +53,64 @@ class MeasuredLatency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"the latency of '{self.model}' is {self.latency_ms} ms; it must be positive")
 
 
-class DeviceProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far predictions were off for networks whose whole architecture family was left out of the fit.
+
+    ``median_ape``, ``p90_ape``: absolute error as a part of the measured time; ``within_10``, ``within_20``: the part of
+    the networks that is off by at most 10 % and 20 %; ``band_coverage``: the part that lies in the 90 % band, which was
+    calibrated on other families; ``inside_domain``: the part that the domain rule, set on other families, lets in.
+    """
+
+    networks: int
+    families: int
+    median_ape: float
+    p90_ape: float
+    within_10: float
+    within_20: float
+    band_coverage: float
+    inside_domain: float
+
+
+class FittedCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``costs_ms``: milliseconds for one unit of each term of ``population``, the file ``population-<name>.json``.
+
+    ``spread``: half the width of the 90 % band, in logarithms, is ``spread`` times (0.1 + novelty of the network).
+    """
+
+    population: str
+    costs_ms: dict[str, float]
+    spread: float
+    accuracy: Accuracy
+
+    def __post_init__(self) -> None:
+        if not all(cost >= 0 for cost in self.costs_ms.values()) or not self.spread > 0:
+            raise ValueError("costs must not be negative, and the spread must be positive")
+
+
+class PopulationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the boards of one runtime share.
+
+    ``shape``: logarithms of the shape parameters by name; ``costs_ms``: of one unit of each term on a typical board;
+    ``delta_cov``: how the logarithms of costs differ between boards (terms in the order of ``costs_ms``);
+    ``mixtures``: network of the fit -> share of its time in each term; ``novelty_limit``: beyond it a network is outside
+    the calibrated domain. ``catalogue_mean`` and ``catalogue_cov``: log milliseconds of ``catalogue`` across boards.
+    """
+
+    id: str
+    source: Source
+    boards: int
+    shape: dict[str, float]
+    costs_ms: dict[str, float]
+    delta_cov: tuple[tuple[float, ...], ...]
+    mixtures: dict[str, tuple[float, ...]]
+    novelty_limit: float
+    spread: float
+    catalogue: tuple[str, ...]
+    catalogue_mean: tuple[float, ...]
+    catalogue_cov: tuple[tuple[float, ...], ...]
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What was measured on one device with one configuration.
 
     ``id`` is the name of the file without ``.json``. ``runtime_version`` and ``threads`` are None where the source does
@@ -60,12 +127,18 @@ class DeviceProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int | None
     precision: Precision
     source: Source
-    measured: tuple[MeasuredLatency, ...]
+    measured: tuple[MeasuredLatency, ...] = ()
+    fit: FittedCosts | None = None
+    confidence: Confidence = "measured"
 
     def __post_init__(self) -> None:
         names = [each.model for each in self.measured]
         if len(set(names)) != len(names):
             raise ValueError(f"the profile '{self.id}' names a model twice")
+        if not self.measured and self.fit is None:
+            raise ValueError(f"the profile '{self.id}' holds neither measurements nor a fit")
+        if (self.fit is None) != (self.confidence == "measured"):
+            raise ValueError(f"the profile '{self.id}' has the confidence '{self.confidence}', which does not fit")
 
     def latency_ms(self, model: str) -> float:
         """The measured milliseconds for ``model``. Raises UnknownName, with the known models, for any other."""
@@ -78,7 +151,37 @@ class DeviceProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @functools.cache
 def load_profiles() -> tuple[DeviceProfile, ...]:
     """Every profile that ships with EdgeKit, ordered by id. Raises InternalError when a file is damaged."""
-    return tuple(_load(path) for path in sorted(_FOLDER.glob("*.json")) if path.name != _SCHEMA)
+    paths = sorted(_FOLDER.glob("*.json"))
+    return tuple(_load(path) for path in paths if path.name != _SCHEMA and not path.name.startswith(_POPULATION))
+
+
+@functools.cache
+def load_population(name: str) -> PopulationFile:
+    """What the profiles with ``fit.population == name`` share. Raises UnknownName, InternalError."""
+    path = _FOLDER / f"{_POPULATION}{name}.json"
+    if not path.is_file():
+        known = (each.stem.removeprefix(_POPULATION) for each in sorted(_FOLDER.glob(f"{_POPULATION}*.json")))
+        raise UnknownName.of("population", name, known)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PopulationFile)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InternalError(f"The file {path.name} is damaged: {error}.", "Install EdgeKit anew.") from error
+
+
+def resolve(name: str) -> DeviceProfile:
+    """The profile with the id ``name``; or, for the part of ids that names a device, its one-thread CPU profile.
+
+    Raises UnknownName with the closest known ids.
+    """
+    profiles = load_profiles()
+    exact = [profile for profile in profiles if profile.id == name]
+    plain = [profile for profile in profiles if profile.id == f"{name}-ncnn-cpu-1t"]
+    found = exact or plain
+    if not found:
+        near = difflib.get_close_matches(name, [profile.id for profile in profiles], 5, 0.3)
+        raise UnknownName(f"Unknown device '{name}'.", f"Closest: {', '.join(near) or 'none'}. "
+                                                       "All of them: edgekit devices list")
+    return found[0]
 
 
 def find(

@@ -22,6 +22,7 @@ from edgekit.converters.onnx_to_litert.half import HalfPrecision
 from edgekit.converters.onnx_to_litert.io_layout import input_layout, output_layout
 from edgekit.converters.onnx_to_litert.node import BodyRefused, Node, Refused
 from edgekit.converters.onnx_to_litert.ops import LOWERINGS, REASONS
+from edgekit.converters.onnx_to_litert.refusal import NoOwnForm
 from edgekit.converters.onnx_to_litert.view import NHWC, View, identity, store
 from edgekit.converters.source_lines import line_of
 from edgekit.errors import BadModel, BadRecipe, InternalError, UnknownName, UnsupportedOps
@@ -245,7 +246,7 @@ class _Lowering:
             try:
                 return self._function(node, function, [view for view in views if view is not None])
             except Refused as error:
-                raise refusal or error from None
+                raise error if refusal is None or isinstance(refusal, NoOwnForm) else refusal from None
         raise refusal or _unknown(node)
 
     def _function(self, node: ir.Node, function: FunctionBody, inputs: Sequence[View]) -> list[View]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Refused"]
+__all__ = ["NoOwnForm", "Refused"]
 
 
 class Refused(Exception):
@@ -12,3 +12,7 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class NoOwnForm(Refused):
+    """The lowering leaves this form of the op to the function body that the standard gives; what that says counts."""

@@ -112,7 +112,7 @@ class _ModelWriter:
         """Within one subgraph the array itself; several subgraphs hold copies, which only their content tells."""
         if len(self._graphs) == 1:
             return id(data)
-        return hashlib.sha256(np.ascontiguousarray(data).view(np.uint8)).digest()
+        return hashlib.sha256(memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))).digest()
 
     def opcode(self, kind: str, version: int) -> int:
         """The index of an operator code."""
@@ -165,7 +165,10 @@ class _SubgraphWriter:
             return self._tensors[id(tensor)]
         table = self.model.schema.TensorT()
         table.name = tensor.name
-        table.shape = np.array([self._size(dim) for dim in tensor.shape], np.int32)
+        sizes = [self._size(dim) for dim in tensor.shape]
+        if max(sizes, default=0) > _MAX_BYTES:
+            raise BadModel(f"'{tensor.name}' has the shape {sizes}, beyond what a .tflite file can say.")
+        table.shape = np.array(sizes, np.int32)
         if any(dim < 0 for dim in tensor.shape):
             table.shapeSignature = np.array([max(dim, -1) for dim in tensor.shape], np.int32)
         if tensor.dtype.name not in _TENSOR_TYPES:

@@ -3,7 +3,7 @@
 1. Starting points: every form of the weights, everything static, only weights static.
 2. From "everything static", kinds of ops that cut XNNPACK's partitions go back to float, until none does.
 3. From the best, one kind of op at a time changes its form; changes that pay are taken together.
-4. Where the fastest is not good enough, ops go back to float in the order of the error that they add.
+4. Where the fastest is not good enough, ops go back to float: those that add most error, or else the first ones.
 5. The few that are left are judged on all samples and timed once more.
 """
 
@@ -115,6 +115,7 @@ def search(
     run = _Run(Workbench(model, samples, base), goal, say)
     run.explore()
     run.refine()
+    run.extend(0.25 * goal.max_seconds)
     run.raise_quality()
     chosen = run.choose()
     rules = () if chosen is None else chosen.plan.rules()
@@ -153,7 +154,7 @@ class _Run:
         self.bench, self.goal, self.say = bench, goal, say
         self.trials: dict[str, Trial] = {}
         self.steps: list[Step] = []
-        self._deadline = time.perf_counter() + goal.max_seconds
+        self._deadline = time.perf_counter() + 0.75 * goal.max_seconds  # the rest is for raising the quality
         self.cut: set[str] = set()  # kinds of which XNNPACK left out some when they were static
         self._made: set[object] = set()
 
@@ -176,7 +177,12 @@ class _Run:
         return timed
 
     def _late(self) -> bool:
+        """Whether the time for new candidates is over."""
         return time.perf_counter() > self._deadline
+
+    def extend(self, seconds: float) -> None:
+        """At least so much time from now for new candidates."""
+        self._deadline = max(self._deadline, time.perf_counter() + seconds)
 
     def explore(self) -> None:
         """Starting points, and static with the ops that cut partitions in float."""
@@ -221,18 +227,40 @@ class _Run:
         start = min(hopeful, key=_ratio)
         self.say(f"finding the sensitive layers of '{start.name}'")
         layers = sensitivity(self.bench.model.data, self.bench.files[start.name], self.bench.samples)
+        if not self._keep_worst(start, layers):
+            self._keep_first(start)
+
+    def _keep_worst(self, start: Trial, layers: Sequence[Layer]) -> bool:
+        """Keep 1, 2, 4, ... of the layers that add most error float, up to a quarter; whether that was enough."""
         count = 1
-        while count <= len(layers) // 2:
-            kept = to_keep(layers, count)
-            made = self._make([start.plan.changed({}, keep=kept)])
-            if made and not made[0].failure:
-                met = self.goal.met(made[0].quality)
-                timed = self._time(made) if met else made
-                ratio = timed[0].speed.ratio if timed[0].speed else None
-                self.steps.append(Step(kept, made[0].quality.sqnr_db, ratio, met))
-                if met or self._late():
-                    return
+        while count <= max(1, len(layers) // 4):
+            if self._step(start, to_keep(layers, count)):
+                return True
+            if self._late():
+                return False
             count *= 2
+        return False
+
+    def _keep_first(self, start: Trial) -> None:
+        """Keep the first ops float, as few as suffice: what enters early can grow on its way through the network."""
+        tensors = [tensor for _, tensor in self.bench.graph.ops]
+        enough, too_few = len(tensors), 0
+        while enough - too_few > max(1, len(tensors) // 16) and not self._late():
+            middle = (enough + too_few) // 2
+            if self._step(start, tuple(tensors[:middle])):
+                enough = middle
+            else:
+                too_few = middle
+
+    def _step(self, start: Trial, kept: tuple[str, ...]) -> bool:
+        """One step of the accuracy loop; whether the quality suffices."""
+        made = self._make([start.plan.changed({}, keep=kept)])
+        if not made or made[0].failure:
+            return False
+        met = self.goal.met(made[0].quality)
+        timed = self._time(made) if met else made
+        self.steps.append(Step(kept, made[0].quality.sqnr_db, timed[0].speed.ratio if timed[0].speed else None, met))
+        return met
 
     def _good(self) -> list[Trial]:
         return [trial for trial in self.trials.values() if trial.speed is not None and self.goal.met(trial.quality)]

@@ -7,9 +7,17 @@ from collections.abc import Iterable
 
 import msgspec
 
+from edgekit.profile.population import Priors
 from edgekit.profile.tables import BoardRun
 
-__all__ = ["FAMILY", "arm_runs", "processor_key"]
+__all__ = ["FAMILY", "MULTI_THREAD_PRIORS", "arm_runs", "processor_key"]
+
+#: with several threads, or on a GPU, what is bound by memory or done by one thread gains less than multiply-adds do, and
+#: each op has to wake and to await the threads
+MULTI_THREAD_PRIORS = Priors(cost=0.25, delta=0.7, noise=0.2, factors={
+    "fc_weights": 1.5, "conv_weights": 1.5, "winograd_tiles": 1.5, "elementwise": 1.5, "activations": 1.5,
+    "large_activations": 2.0, "copy": 3.0, "channels": 3.0, "detection": 3.0, "ops": 4.0, "groups": 4.0,
+})
 
 _FAMILIES = {
     "squeezenet": ("squeezenet", "squeezenet_ssd"),
@@ -36,7 +44,7 @@ FAMILY = {model: family for family, models in _FAMILIES.items() for model in mod
 _ALIASES = {"squeezenet-ssd": "squeezenet_ssd", "mobilenet-ssd": "mobilenet_ssd", "mobilenet-yolo": "mobilenet_yolo"}
 _NOT_ARM = re.compile(
     r"AMD|Intel|Loongson|CVITEK|Xeon|D64s |D64as|AWS|T-Head|VisionFive|Spacemit|Hyper-V|Ingenic|GeForce|Radeon|Tesla"
-    r"|RTX|Quadro|MIPS|LoongArch|RISC"
+    r"|RTX|Quadro|MIPS|LoongArch|RISC|Sunway"
 )
 _PROCESSOR = re.compile(r"RK\d{4}|Rk\d{4}|BCM\d{4}|Snapdragon \S+|Orin|Xavier|TX2|FT-2000|K[uU][nN]P?[eE]NG|KunPeng 920"
                         r"|Kunpeng 920|H616|T527|Cortex-A\d+", re.IGNORECASE)

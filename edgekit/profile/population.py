@@ -38,6 +38,11 @@ class Priors(msgspec.Struct, frozen=True):
     shape: float = 1.0
     noise: float = 0.12
     iterations: int = 15
+    factors: dict[str, float] = {}
+
+    def guess_ms(self) -> Floats:
+        """The guess for one unit of each term; ``factors`` of some terms say how it differs from that for one core."""
+        return TERM_GUESS_MS * np.array([self.factors.get(term, 1.0) for term in TERMS])
 
 
 class Cells(msgspec.Struct, frozen=True):
@@ -81,7 +86,8 @@ class _Fit:
         self.local = np.zeros((self.boards, 1 + terms))
         self.local_precision = np.zeros((1 + terms, 1 + terms))
         self.local_precision[0, 0], self.local_precision[1:, 1:] = _FLAT_SD**-2.0, precision
-        guess = np.log(self._amounts(SHAPE_PRIOR) @ TERM_GUESS_MS)[cells.model]
+        self.guess = np.log(priors.guess_ms())
+        guess = np.log(self._amounts(SHAPE_PRIOR) @ np.exp(self.guess))[cells.model]
         self.start = np.array([np.median((cells.log_ms - guess)[rows]) for rows in self.rows])
 
     def _amounts(self, shape: Floats) -> Floats:
@@ -92,7 +98,7 @@ class _Fit:
         terms = len(TERMS)
         model, board = self.cells.model, self.cells.board
         amounts = self._amounts(SHAPE_PRIOR + common[terms + self.models:])
-        costs = np.exp(np.log(TERM_GUESS_MS) + common[:terms] + local[:, 1:])[board]
+        costs = np.exp(self.guess + common[:terms] + local[:, 1:])[board]
         parts = costs * amounts[model]
         total = parts.sum(axis=1)
         fitted = self.start[board] + local[board, 0] + np.log(total) + common[terms:terms + self.models][model]
@@ -172,7 +178,7 @@ def fit_population(
         fit.run()
         if index + 1 < rounds:
             cov = _delta_cov(fit.local[:, 1:], priors.delta)
-    log_cost = np.log(TERM_GUESS_MS) + fit.common[:terms]
+    log_cost = fit.guess + fit.common[:terms]
     boards = [Board(log_cost + local[1:] + local[0] + start) for local, start in zip(fit.local, fit.start, strict=True)]
     shape = SHAPE_PRIOR + fit.common[terms + fit.models:]
     return Population(log_cost, shape, cov), boards

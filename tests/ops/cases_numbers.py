@@ -92,5 +92,16 @@ EINSUM = [
     Case("Einsum", [(2, 3), (3, 4), (4,)], {"equation": "ij,jk,k"}, opset=12),
     Case("Einsum", [(2, 3, 4), weights(4, 5)], {"equation": "bnd,de->bne"}, opset=12, dynamic=(0, 1)),
 ]
+_HEADS = {"q_num_heads": 3, "kv_num_heads": 3}
+ATTENTION = [
+    Case("Attention", [(2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 8)], opset=23, by_onnx=True,
+         expect={"BATCH_MATMUL": 2, "TRANSPOSE": 0}),
+    Case("Attention", [(2, 5, 12), (2, 6, 12), (2, 6, 12)], _HEADS, opset=23, by_onnx=True),
+    Case("Attention", [(2, 5, 12), (2, 6, 12), (2, 6, 12)], _HEADS | {"scale": 0.3}, opset=23, dynamic=(1,),
+         by_onnx=True),
+    Case("Attention", [(2, 5, 12), (2, 6, 12), (2, 6, 12), (5, 6)], _HEADS, opset=23, by_onnx=True),
+    Case("Attention", [(2, 3, 5, 4), (2, 3, 5, 4), (2, 3, 5, 4)], {"is_causal": 1}, opset=23, by_onnx=True),
+    Case("Attention", [(2, 4, 5, 4), (2, 2, 6, 4), (2, 2, 6, 4)], opset=23, by_onnx=True),
+]
 
-NUMBERS = [*FUNCTIONS, *BITS, *TYPES, *INTEGER, *EINSUM]
+NUMBERS = [*FUNCTIONS, *BITS, *TYPES, *INTEGER, *EINSUM, *ATTENTION]

@@ -61,5 +61,24 @@ GRIDS = [
     Case("GridSample", [_IMAGE, grid(2, 4, 5, 2)], dynamic=(0, 2, 3), tolerance=1e-5),
     Case("GridSample", [(1, 2, 3, 4, 5), grid(1, 2, 3, 4, 3)], {"mode": "linear"}, tolerance=1e-5),
 ]  # fmt: skip
+_COLUMNS = [np.array([5, 6], np.int64), np.array([2, 3], np.int64)]
+SPECTRA = [
+    Case("DFT", [(2, 6, 1)], {"axis": 1}, opset=19, tolerance=5e-6),
+    Case("DFT", [(2, 6, 2), np.array(8, np.int64), np.array(1, np.int64)], tolerance=5e-6),
+    Case("DFT", [(2, 6, 3, 2), None, np.array(-3, np.int64)], {"inverse": 1}, tolerance=5e-6),
+    Case("DFT", [(2, 6, 1), np.array(4, np.int64), np.array(1, np.int64)], {"onesided": 1}, tolerance=5e-6),
+    Case("DFT", [(2, 6, 1), None, np.array(1, np.int64)], dynamic=(0,), tolerance=5e-6),
+    Case("STFT", [(2, 32, 1), np.array(4, np.int64), np.hanning(8).astype(np.float32)], opset=17, tolerance=5e-6),
+    Case("STFT", [(1, 32, 1), np.array(5, np.int64), None, np.array(7, np.int64)], {"onesided": 0}, opset=17,
+         tolerance=5e-6),
+    Case("STFT", [(2, 32, 1), np.array(4, np.int64), np.hanning(8).astype(np.float32)], opset=17, dynamic=(1,),
+         tolerance=5e-6),
+    Case("Col2Im", [(1, 12, 16), *_COLUMNS], opset=18, by_onnx=True),
+    Case("Col2Im", [(2, 12, 48), *_COLUMNS], {"pads": [1, 0, 1, 4]}, opset=18, by_onnx=True),
+    Case("Col2Im", [(1, 12, 4), *_COLUMNS], {"strides": [1, 2], "dilations": [3, 1]}, opset=18, by_onnx=True),
+    Case("AffineGrid", [(2, 2, 3), np.array([2, 1, 4, 5], np.int64)], tolerance=5e-6),
+    Case("AffineGrid", [(1, 3, 4), np.array([1, 1, 2, 4, 5], np.int64)], {"align_corners": 1}, tolerance=5e-6,
+         by_onnx=True),
+]
 
-WINDOWS = [*VOLUMES, *POOLS, *GRIDS]
+WINDOWS = [*VOLUMES, *POOLS, *GRIDS, *SPECTRA]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.property.graphs import Draft, Shape, Step, Value
+from tests.property.motifs import MOTIFS
 from tests.property.runtime_shapes import RUNTIME_STEPS
 
 __all__ = ["INPUTS", "SCALAR_STEPS", "STEPS"]
@@ -372,6 +373,6 @@ STEPS: Sequence[Step] = (
     unary, unary, clip, with_constant, with_constant, with_value, with_value, conv, conv, conv, conv_transpose, pool,
     pool, global_pool, normalise, reduce, transpose, layout, layout, reshape, reshape, flatten, squeeze, unsqueeze,
     concat, concat, slice_op, split, pad, gather, tile, expand, softmax, matmul, matmul, gemm, resize, depth_and_space,
-    power, where, *RUNTIME_STEPS,
+    power, where, *RUNTIME_STEPS, *MOTIFS,
 )  # fmt: skip
 SCALAR_STEPS: Sequence[Step] = (unary, clip, with_constant, with_value, unsqueeze, expand, power)

@@ -73,6 +73,6 @@ def test_two_thousand_random_graphs() -> None:
         found[check(graph)] += 1
 
     run()
-    print(f"{sum(found.values())} random graphs: {dict(found)}")  # noqa: T201
+    print(f"{sum(found.values())} random graphs: {dict(found)}")  # noqa: T201 - the count is part of the claim
     assert sum(found.values()) >= 2000
     assert found["static"] > found["refused"]

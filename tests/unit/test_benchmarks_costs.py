@@ -50,7 +50,7 @@ def test_late_imports_count_as_imports(tmp_path: Path, monkeypatch: pytest.Monke
     marks = worker.Marks()
     marks.mark("imported")
     time.sleep(0.1)
-    import slow_to_import  # type: ignore[import-not-found]  # noqa: F401
+    import slow_to_import  # type: ignore[import-not-found]  # noqa: F401 - importing it is the point
     marks.mark("converted")
     parts = marks.parts()
     assert parts["imported"]["wall_s"] >= 0.3

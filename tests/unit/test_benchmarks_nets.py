@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import convert, nets, nets_more  # noqa: E402 - only once torch is known to be there
-from edgekit.errors import UnknownName  # noqa: E402
+from edgekit.errors import UnknownName  # noqa: E402 - as above
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:

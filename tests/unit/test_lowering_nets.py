@@ -139,7 +139,7 @@ NETS = {
     "MobileNetV3": (mobilenet_v3, {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 1, "HARD_SWISH": 4}),
     "GhostNet": (ghostnet, {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 2, "CONCATENATION": 2}),
     "ResNet": (resnet, {"CONV_2D": 6, "MAX_POOL_2D": 1}),
-    "U-Net": (unet, {"CONV_2D": 6, "TRANSPOSE_CONV": 2, "MAX_POOL_2D": 2}),
+    "U-Net": (unet, {"MAX_POOL_2D": 2, "LOGISTIC": 1}),
 }
 #: what must not be left: layout changes, and ops that belong into a convolution
 GONE = ("TRANSPOSE", "RELU", "RELU6", "LOGICAL_NOT", "RSQRT")

@@ -105,8 +105,8 @@ def test_buffer_zero_is_empty_and_belongs_to_what_is_computed() -> None:
 def test_constants_in_another_memory_order_are_written_in_c_order() -> None:
     data = np.asfortranarray(weights(4, 4))
     x = weights(4, 4)
-    np.testing.assert_allclose(run(write({SIGNATURE: adder([data, data[::-1], data.T])}), x), x + data + data[::-1] + data.T,
-                               rtol=0, atol=1e-5)  # fmt: skip
+    result = run(write({SIGNATURE: adder([data, data[::-1], data.T])}), x)
+    np.testing.assert_allclose(result, x + data + data[::-1] + data.T, rtol=0, atol=1e-5)
 
 
 def test_equal_constants_are_stored_once() -> None:

@@ -12,6 +12,7 @@ from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.node import Node
 from edgekit.converters.onnx_to_litert.ops import activation as act
 from edgekit.converters.onnx_to_litert.ops import (
+    attention,
     bits,
     control,
     conv,
@@ -33,6 +34,7 @@ from edgekit.converters.onnx_to_litert.ops import (
     selection,
     shape,
     slicing,
+    spectral,
     transcendental,
     unique,
     unpool,
@@ -59,12 +61,17 @@ LOWERINGS: dict[str, Lowering] = {
     "Upsample": resize.resize,
     "DepthToSpace": slicing.depth_to_space,
     "SpaceToDepth": slicing.space_to_depth,
+    # transforms
+    "Col2Im": spectral.col2im,
+    "DFT": spectral.dft,
+    "STFT": spectral.stft,
     # quantization
     "ConvInteger": integer.conv_integer,
     "DequantizeLinear": quantize.dequantize,
     "MatMulInteger": integer.matmul_integer,
     "QuantizeLinear": quantize.quantize,
     # matrices
+    "Attention": attention.attention,
     "Einsum": einsum.einsum,
     "Gemm": matmul.gemm,
     "MatMul": matmul.matmul,

@@ -83,8 +83,8 @@ def _with_vectors(b: Builder, x: View, y: View) -> View:
 
 
 def product(b: Builder, x: View, y: View) -> View:
-    """The matrix product of operands of rank 3; one with constant matrices on the right is FULLY_CONNECTED."""
-    if y.const is not None and y.shape[0] == 1:
+    """The matrix product of operands of one rank above 2; FULLY_CONNECTED for one constant matrix on the right."""
+    if y.const is not None and y.rank == 3 and y.shape[0] == 1:
         kernel = b.const(np.ascontiguousarray(y.const[0].T), y.tensor.name)
         return View.of(fully_connected(b, store(b, x), kernel))
     return View.of(_batched(b, x, y))

@@ -79,8 +79,9 @@ def _by_computed_axes(b: Builder, node: Node, x: View, kind: str, keep: bool) ->
     operands = [store(b, x), b.cast(store(b, node.view(1)), np.int32)]
     if 0 not in x.shape or kind not in ("REDUCE_MAX", "REDUCE_MIN"):
         return b.emit(kind, operands, shape, x.dtype, keepDims=keep)
-    zeros = b.emit("SUM", operands, shape, x.dtype, keepDims=keep)  # the kernels' extremes of nothing are finite
-    return b.binary("ADD", zeros, b.scalar(_extreme_of_nothing(kind, x.dtype), zeros))
+    # the kernels' extremes of nothing are finite
+    zeros = b.emit("SUM", operands, shape, x.dtype, keepDims=keep)
+    return b.emit("FILL", [b.shape_of(zeros), b.scalar(_extreme_of_nothing(kind, x.dtype), zeros)], shape, x.dtype)
 
 
 def _extreme_of_nothing(kind: str, dtype: np.dtype[np.generic]) -> float:
@@ -114,6 +115,8 @@ def log_sum_exp(b: Builder, node: Node) -> View:
     """ReduceLogSumExp: m + log(sum(exp(x - m))) with m the maximum."""
     x, keep = node.floats(0), bool(node.integer("keepdims", 1))
     if _are_computed(node):
+        if 0 in x.shape:
+            return View.of(_by_computed_axes(b, node, x, "REDUCE_MAX", keep))  # minus infinity
         peak = _by_computed_axes(b, node, x, "REDUCE_MAX", True)
         shifted = b.unary("EXP", b.binary("SUB", store(b, x), peak))
         tensor = b.binary("ADD", b.unary("LOG", _by_computed_axes(b, node, View.of(shifted), "SUM", True)), peak)

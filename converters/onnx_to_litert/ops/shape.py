@@ -174,6 +174,8 @@ def transpose(b: Builder, node: Node) -> View:
     """
     x = node.view(0)
     perm = node.integers("perm", tuple(reversed(range(x.rank))))
+    if sorted(perm) != list(range(x.rank)):
+        raise Refused(f"its perm {list(perm)} does not order the {x.rank} axes of its input")
     view = View(x.tensor, tuple(perm.index(axis) for axis in x.order))
     readers = [reader.op_type for reader, _ in node.ir.outputs[0].uses()]
     unbound = (len(readers) > 1 and set(readers) <= {"Slice", "Gather"}) or readers == ["Split"]
