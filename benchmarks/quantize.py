@@ -187,8 +187,10 @@ def _stock(case: Case) -> bytes:
     quantizer = importlib.import_module("ai_edge_quantizer.quantizer")
     recipe = importlib.import_module("ai_edge_quantizer.recipe")
     with contextlib.redirect_stderr(io.StringIO()):
-        io_float = [{"regex": ".*", "operation": place, "algorithm_key": "no_quantize", "op_config": {}}
-                    for place in ("INPUT", "OUTPUT")]
+        io_float: list[dict[str, object]] = [
+            {"regex": ".*", "operation": place, "algorithm_key": "no_quantize", "op_config": {}}
+            for place in ("INPUT", "OUTPUT")
+        ]
         engine = quantizer.Quantizer(bytearray(with_unique_names(case.model.data)),
                                      [*recipe.static_wi8_ai8(), *io_float])
         samples = [feeds for feeds, _ in zip(case.seen, range(_CALIBRATION), strict=False)]

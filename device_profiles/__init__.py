@@ -18,8 +18,20 @@ import msgspec
 from edgekit.errors import InternalError, UnknownName
 
 __all__ = [
-    "Accuracy", "Backend", "Confidence", "DeviceProfile", "FittedCosts", "MeasuredLatency", "PopulationFile",
-    "Precision", "Source", "find", "load_population", "load_profiles", "resolve", "schema_json",
+    "Accuracy",
+    "Backend",
+    "Confidence",
+    "DeviceProfile",
+    "FittedCosts",
+    "MeasuredLatency",
+    "PopulationFile",
+    "Precision",
+    "Source",
+    "find",
+    "load_population",
+    "load_profiles",
+    "resolve",
+    "schema_json",
 ]
 
 Backend = Literal["cpu", "gpu", "npu", "nnapi"]
@@ -56,9 +68,9 @@ class MeasuredLatency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far predictions were off for networks whose whole architecture family was left out of the fit.
 
-    ``median_ape``, ``p90_ape``: absolute error as a part of the measured time; ``within_10``, ``within_20``: the part of
-    the networks that is off by at most 10 % and 20 %; ``band_coverage``: the part that lies in the 90 % band, which was
-    calibrated on other families; ``inside_domain``: the part that the domain rule, set on other families, lets in.
+    ``median_ape``, ``p90_ape``: absolute error as a part of the measured time; ``within_10``, ``within_20``: the part
+    of the networks that is off by at most 10 % and 20 %; ``band_coverage``: the part that lies in the 90 % band, which
+    was calibrated on other families; ``inside_domain``: the part that the domain rule, set on other families, lets in.
     """
 
     networks: int
@@ -92,8 +104,9 @@ class PopulationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``shape``: logarithms of the shape parameters by name; ``costs_ms``: of one unit of each term on a typical board;
     ``delta_cov``: how the logarithms of costs differ between boards (terms in the order of ``costs_ms``);
-    ``mixtures``: network of the fit -> share of its time in each term; ``novelty_limit``: beyond it a network is outside
-    the calibrated domain. ``catalogue_mean`` and ``catalogue_cov``: log milliseconds of ``catalogue`` across boards.
+    ``mixtures``: network of the fit -> share of its time in each term; ``novelty_limit``: beyond it a network is
+    outside the calibrated domain. ``catalogue_mean`` and ``catalogue_cov``: log milliseconds of ``catalogue`` across
+    boards.
     """
 
     id: str
@@ -179,8 +192,9 @@ def resolve(name: str) -> DeviceProfile:
     found = exact or plain
     if not found:
         near = difflib.get_close_matches(name, [profile.id for profile in profiles], 5, 0.3)
-        raise UnknownName(f"Unknown device '{name}'.", f"Closest: {', '.join(near) or 'none'}. "
-                                                       "All of them: edgekit devices list")
+        raise UnknownName(
+            f"Unknown device '{name}'.", f"Closest: {', '.join(near) or 'none'}. All of them: edgekit devices list"
+        )
     return found[0]
 
 

@@ -41,13 +41,13 @@ _DEVICES = (
     ("Jetson AGX Xavier", "jetson-agx-xavier", "NVIDIA Jetson AGX Xavier", "NVIDIA Xavier (Carmel)"),
     ("Raspberry Pi 3 Model B+", "raspberry-pi-3", "Raspberry Pi 3 Model B+", "Broadcom BCM2837B0 (Cortex-A53)"),
     ("Raspberry Pi 4 Model B", "raspberry-pi-4", "Raspberry Pi 4 Model B", "Broadcom BCM2711B0 (Cortex-A72)"),
-    ("Raspberry Pi 5 Broadcom BCM2712 Overclock", "raspberry-pi-5-overclocked", "Raspberry Pi 5, overclocked to 2.9 GHz",
+    ("Raspberry Pi 5 Broadcom BCM2712 Overclock", "raspberry-pi-5-overclocked", "Raspberry Pi 5 at 2.9 GHz",
      "Broadcom BCM2712 (Cortex-A76)"),
     ("Raspberry Pi 5", "raspberry-pi-5", "Raspberry Pi 5", "Broadcom BCM2712 (Cortex-A76)"),
     ("Raspberry Pi Zero 2 W", "raspberry-pi-zero-2-w", "Raspberry Pi Zero 2 W", "Broadcom BCM2710A1 (Cortex-A53)"),
-    ("HUAWEI KunPeng 920 2251K", "kunpeng-920-2251k", "Huawei KunPeng 920 2251K", "HiSilicon KunPeng 920 (TaiShan V110)"),
-    ("HUAWEI KunPeng 920 3211K", "kunpeng-920-3211k", "Huawei KunPeng 920 3211K", "HiSilicon KunPeng 920 (TaiShan V110)"),
-    ("HUAWEI Kunpeng 920 7260", "kunpeng-920-7260", "Huawei Kunpeng 920 7260", "HiSilicon KunPeng 920 (TaiShan V110)"),
+    ("HUAWEI KunPeng 920 2251K", "kunpeng-920-2251k", "Huawei KunPeng 920 2251K", "HiSilicon KunPeng 920 (TSV110)"),
+    ("HUAWEI KunPeng 920 3211K", "kunpeng-920-3211k", "Huawei KunPeng 920 3211K", "HiSilicon KunPeng 920 (TSV110)"),
+    ("HUAWEI Kunpeng 920 7260", "kunpeng-920-7260", "Huawei Kunpeng 920 7260", "HiSilicon KunPeng 920 (TSV110)"),
     ("MacBook Pro (13-inch, M1", "macbook-pro-m1", "MacBook Pro (13-inch, M1, 2020)", "Apple M1"),
     ("MacBook Air (13-inch, M3", "macbook-air-m3", "MacBook Air (13-inch, M3, 2024)", "Apple M3"),
     ("iPhone 5S", "iphone-5s", "iPhone 5S", "Apple A7"),
@@ -69,7 +69,11 @@ def device_slug(heading: str) -> tuple[str, str, str]:
         device = f"Qualcomm Snapdragon {snapdragon[1]}"
     name = device.removeprefix("Qualcomm ").replace("+", " plus")
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-"), device, f"{device} ({rest.rpartition(')')[0]})" if rest else device
+    return (
+        re.sub(r"[^a-z0-9]+", "-", plain).strip("-"),
+        device,
+        f"{device} ({rest.rpartition(')')[0]})" if rest else device,
+    )
 
 
 def _rounded(value: float) -> float:
@@ -83,20 +87,25 @@ def _matrix(values: Any) -> tuple[tuple[float, ...], ...]:
 def _population_file(name: str, study: Study, population: Population, spread: float) -> PopulationFile:
     shares = term_shares(population.log_cost, study.amounts(population.shape))
     family = np.array(study.family)
-    new = np.array([novelty(shares[i:i + 1], shares[family != family[i]])[0] for i in range(len(family))])
+    new = np.array([novelty(shares[i : i + 1], shares[family != family[i]])[0] for i in range(len(family))])
     limit = domain_limit(new)
     # Alone in its family, a network that nothing else resembles was never predicted well: it vouches for none.
     vouching = {model: row for model, row, far in zip(study.models, shares, new > limit, strict=True) if not far}
     catalogue = fit_catalogue(study.models, [run.latency_ms for run in study.runs])
     first = study.runs[0]
     return PopulationFile(
-        id=name, source=_source(first, "Tables of all ARM boards with the same threads and backend."),
-        boards=len(study.runs), shape=dict(zip(SHAPE_NAMES, map(_rounded, population.shape), strict=True)),
+        id=name,
+        source=_source(first, "Tables of all ARM boards with the same threads and backend."),
+        boards=len(study.runs),
+        shape=dict(zip(SHAPE_NAMES, map(_rounded, population.shape), strict=True)),
         costs_ms=dict(zip(TERMS, map(_rounded, np.exp(population.log_cost)), strict=True)),
         delta_cov=_matrix(population.delta_cov),
         mixtures={model: tuple(map(_rounded, row)) for model, row in vouching.items()},
-        novelty_limit=_rounded(limit), spread=_rounded(spread), catalogue=catalogue.models,
-        catalogue_mean=tuple(map(_rounded, catalogue.mean)), catalogue_cov=_matrix(catalogue.cov),
+        novelty_limit=_rounded(limit),
+        spread=_rounded(spread),
+        catalogue=catalogue.models,
+        catalogue_mean=tuple(map(_rounded, catalogue.mean)),
+        catalogue_cov=_matrix(catalogue.cov),
     )
 
 
@@ -109,24 +118,39 @@ def _accuracy(held_out: HeldOut, found: Bands, rows: Any) -> Accuracy:
     ape, inside = held_out.ape[rows], found.inside[rows]
     covered = found.covered[rows][inside]
     return Accuracy(
-        networks=len(ape), families=len(set(held_out.family[rows])), median_ape=_rounded(np.median(ape)),
-        p90_ape=_rounded(np.quantile(ape, 0.9)), within_10=_rounded(np.mean(ape <= 0.1)),
-        within_20=_rounded(np.mean(ape <= 0.2)), band_coverage=_rounded(covered.mean() if len(covered) else 0.0),
+        networks=len(ape),
+        families=len(set(held_out.family[rows])),
+        median_ape=_rounded(np.median(ape)),
+        p90_ape=_rounded(np.quantile(ape, 0.9)),
+        within_10=_rounded(np.mean(ape <= 0.1)),
+        within_20=_rounded(np.mean(ape <= 0.2)),
+        band_coverage=_rounded(covered.mean() if len(covered) else 0.0),
         inside_domain=_rounded(inside.mean()),
     )
 
 
-def _profile(study: Study, index: int, board: Board, spread: float, accuracy: Accuracy, how: dict[str, Any]) -> DeviceProfile:
+def _profile(
+    study: Study, index: int, board: Board, spread: float, accuracy: Accuracy, how: dict[str, Any]
+) -> DeviceProfile:
     run = study.runs[index]
     little = " The slow cluster of cores." if run.powersave == "1" else ""
     gpu = run.backend != "cpu"
     return DeviceProfile(
-        id=how["id"], device=how["device"], soc=how["soc"], os="not stated", runtime="ncnn",
-        runtime_version=f"of {run.date} (last change of the rows)", backend="gpu" if gpu else "cpu",
-        threads=run.threads, precision="mixed", confidence=how["confidence"],
+        id=how["id"],
+        device=how["device"],
+        soc=how["soc"],
+        os="not stated",
+        runtime="ncnn",
+        runtime_version=f"of {run.date} (last change of the rows)",
+        backend="gpu" if gpu else "cpu",
+        threads=run.threads,
+        precision="mixed",
+        confidence=how["confidence"],
         source=_source(run, f"Heading '{run.device}', run {run.run}, rows of commit {run.commit[:12]}.{little}"),
         fit=FittedCosts(
-            population=how["population"], spread=_rounded(spread), accuracy=accuracy,
+            population=how["population"],
+            spread=_rounded(spread),
+            accuracy=accuracy,
             costs_ms=dict(zip(TERMS, map(_rounded, np.exp(board.log_cost)), strict=True)),
         ),
     )
@@ -138,8 +162,10 @@ def _ids(runs: tuple[BoardRun, ...], suffix: str) -> list[tuple[str, str, str]]:
     for run in runs:
         slug, device, soc = device_slug(run.device)
         plain.append((f"{slug}-little" if run.powersave == "1" and "RK3" in run.device else slug, device, soc))
-    latest = {slug: max(run.date for run, (other, _, _) in zip(runs, plain, strict=True) if other == slug)
-              for slug, _, _ in plain}
+    latest = {
+        slug: max(run.date for run, (other, _, _) in zip(runs, plain, strict=True) if other == slug)
+        for slug, _, _ in plain
+    }
     seen: Counter[str] = Counter()
     found = []
     for run, (slug, device, soc) in zip(runs, plain, strict=True):

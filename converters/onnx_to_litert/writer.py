@@ -112,7 +112,7 @@ class _ModelWriter:
         """Within one subgraph the array itself; several subgraphs hold copies, which only their content tells."""
         if len(self._graphs) == 1:
             return id(data)
-        return hashlib.sha256(memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))).digest()
+        return hashlib.sha256(np.ascontiguousarray(data).tobytes()).digest()
 
     def opcode(self, kind: str, version: int) -> int:
         """The index of an operator code."""

@@ -29,8 +29,8 @@ def _draw(result: LatencyPrediction) -> RenderableType:
     low, high = result.band_ms
     lines = [
         f"{result.device} ({result.confidence}): {result.latency_ms:.3g} ms, 90 % band {low:.3g} to {high:.3g} ms",
-        f"{result.macs / 1e6:,.1f} M multiply-adds in {len(result.ops)} ops; {result.covered:.0%} of the time is spent as "
-        f"in '{result.nearest}', {'inside' if result.inside_domain else 'OUTSIDE'} the calibrated domain",
+        f"{result.macs / 1e6:,.1f} M multiply-adds in {len(result.ops)} ops; {result.covered:.0%} of the time is spent "
+        f"as in '{result.nearest}', {'inside' if result.inside_domain else 'OUTSIDE'} the calibrated domain",
         *(f"note: {finding}" for finding in result.findings),
     ]
     table = grid("op", "kind", ">ms", ">share", "")
@@ -43,7 +43,9 @@ def _draw(result: LatencyPrediction) -> RenderableType:
 @click.argument("source", metavar="MODEL", type=PATH)
 @click.option("--device", required=True, help="Id of a profile, or its device: see edgekit devices list.")
 @shape_option
-def profile(frame: Frame, source: Path, device: str, shape: tuple[tuple[str, tuple[int, ...]], ...]) -> LatencyPrediction:
+def profile(
+    frame: Frame, source: Path, device: str, shape: tuple[tuple[str, tuple[int, ...]], ...]
+) -> LatencyPrediction:
     """Predict the latency of an .onnx or .tflite file on a device, with a 90 % band and the slowest ops."""
     from edgekit.device_profiles import resolve
     from edgekit.graph.costs_read import graph_costs

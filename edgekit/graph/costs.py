@@ -38,9 +38,9 @@ OP_CLASSES: tuple[OpClass, ...] = OpClass.__args__  # type: ignore[attr-defined]
 class OpCost(msgspec.Struct, frozen=True, kw_only=True):
     """One op that the engine runs.
 
-    ``kind``: the engine's or the file format's name for it. ``out_h``, ``out_w``: the output's height and width, 1 where
-    it has none. ``cin``, ``cout``: channels of input and output; for a matrix product the summed and the last axis.
-    Elements count every tensor that the op reads (constants apart) or writes; ``weight_elements`` its constants.
+    ``kind``: the engine's or the file format's name for it. ``out_h``, ``out_w``: the output's height and width, 1
+    where it has none. ``cin``, ``cout``: channels of input and output; for a matrix product the summed and the last
+    axis. Elements count every tensor that the op reads (constants apart) or writes; ``weight_elements`` its constants.
     ``bits``: of one element of the activations; ``weight_bits``: of one weight.
     """
 

@@ -22,25 +22,121 @@ __all__ = ["onnx_costs"]
 
 Shape = tuple[int, ...]
 
-_FREE = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape", "Constant", "ConstantOfShape",
-         "QuantizeLinear", "DequantizeLinear"}
+_FREE = {
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Dropout",
+    "Shape",
+    "Constant",
+    "ConstantOfShape",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
 _CLASSES: dict[OpClass, set[str]] = {
     "free": _FREE,
-    "pool": {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean",
-             "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ArgMax", "ArgMin"},
-    "elementwise": {"Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid",
-                    "HardSwish", "Neg", "Abs", "Sqrt", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Where", "Equal",
-                    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Cast", "ThresholdedRelu",
-                    "BatchNormalization", "Sum", "Mean"},
-    "transcendental": {"Sigmoid", "Tanh", "Exp", "Log", "Erf", "Gelu", "Softplus", "Softsign", "Elu", "Selu", "Celu",
-                       "Mish", "Pow", "Sin", "Cos", "Atan", "Swish"},
+    "pool": {
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GlobalLpPool",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceSum",
+        "ReduceProd",
+        "ReduceL1",
+        "ReduceL2",
+        "ArgMax",
+        "ArgMin",
+    },
+    "elementwise": {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Max",
+        "Min",
+        "Relu",
+        "Clip",
+        "LeakyRelu",
+        "PRelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Neg",
+        "Abs",
+        "Sqrt",
+        "Reciprocal",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+        "Where",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Not",
+        "Cast",
+        "ThresholdedRelu",
+        "BatchNormalization",
+        "Sum",
+        "Mean",
+    },
+    "transcendental": {
+        "Sigmoid",
+        "Tanh",
+        "Exp",
+        "Log",
+        "Erf",
+        "Gelu",
+        "Softplus",
+        "Softsign",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Mish",
+        "Pow",
+        "Sin",
+        "Cos",
+        "Atan",
+        "Swish",
+    },
     "softmax": {"Softmax", "LogSoftmax"},
-    "norm": {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization",
-             "RMSNormalization", "MeanVarianceNormalization"},
+    "norm": {
+        "LayerNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "LpNormalization",
+        "RMSNormalization",
+        "MeanVarianceNormalization",
+    },
     "lrn": {"LRN"},
     "channels": {"Slice", "Split"},
-    "copy": {"Concat", "Transpose", "Pad", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Gather",
-             "GatherElements", "GatherND", "Expand", "Tile", "ScatterND", "CumSum", "TopK"},
+    "copy": {
+        "Concat",
+        "Transpose",
+        "Pad",
+        "Resize",
+        "Upsample",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "ScatterND",
+        "CumSum",
+        "TopK",
+    },
     "detection": {"NonMaxSuppression", "RoiAlign"},
 }
 _CLASS_OF: dict[str, OpClass] = {name: op_class for op_class, names in _CLASSES.items() for name in names}
@@ -65,8 +161,10 @@ def _with_shapes(path: str, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
         one = (1, *spec.shape[1:]) if spec.shape[:1] == (-1,) else spec.shape
         wanted[spec.name] = shapes.get(spec.name, one)
         if -1 in wanted[spec.name]:
-            raise BadInput(f"The input '{spec.name}' has dynamic dimensions: {list(spec.shape)}.",
-                           f"Give its shape, such as --shape {spec.name}=1,3,224,224.")
+            raise BadInput(
+                f"The input '{spec.name}' has dynamic dimensions: {list(spec.shape)}.",
+                f"Give its shape, such as --shape {spec.name}=1,3,224,224.",
+            )
     fix_shapes(proto, {**shapes, **wanted})
     del proto.graph.value_info[:]
     try:
@@ -131,15 +229,18 @@ class _Graph:
                 inside[node.output[0]] = len(ops) - 1
         used = {name for node in self.nodes for name in node.input if name in self.weights}
         weight_bits = sum(math.prod(self.weights[name]) * self.bits.get(name, 32) for name in used)
-        return GraphCosts(tuple(ops), sum(math.prod(self.weights[name]) for name in used), weight_bits // 8,
-                          self._peak(steps))
+        return GraphCosts(
+            tuple(ops), sum(math.prod(self.weights[name]) for name in used), weight_bits // 8, self._peak(steps)
+        )
 
     def _fuses(self, node: onnx.NodeProto, name: str, host: OpCost) -> bool:
         if self.readers[name] != 1 or name in self.outputs:
             return False
         if node.op_type == "Add":  # a bias
             return host.kind == "MatMul" and len(self.shapes.get(node.input[1], ())) <= 1
-        return node.op_type in _FUSED and (node.op_type != "BatchNormalization" or host.kind in ("Conv", "ConvTranspose"))
+        return node.op_type in _FUSED and (
+            node.op_type != "BatchNormalization" or host.kind in ("Conv", "ConvTranspose")
+        )
 
     def _peak(self, steps: list[tuple[list[str], list[str]]]) -> int | None:
         names = {*self.inputs, *(name for read, written in steps for name in (*read, *written))} - {""}
@@ -172,8 +273,8 @@ class _Graph:
             return OpCost(**basic, **_product(result, summed, constant))
         kernel = [int(size) for size in attributes.get("kernel_shape", (1, 1))]
         stride = int(max(attributes.get("strides", (1,))))
-        return OpCost(**basic, op_class=op_class, **_image(source, result), kernel_h=kernel[0], kernel_w=kernel[-1],
-                      stride=stride)
+        sizes: dict[str, Any] = {**basic, **_image(source, result)}
+        return OpCost(**sizes, op_class=op_class, kernel_h=kernel[0], kernel_w=kernel[-1], stride=stride)
 
 
 def _bits(kind: int) -> int:
@@ -187,14 +288,16 @@ def _bits(kind: int) -> int:
     return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize) * 8
 
 
-def _image(source: Shape, result: Shape) -> dict[str, int]:
+def _image(source: Shape, result: Shape) -> dict[str, Any]:
     """Channels and pixels in the order N, C, H, W; of a matrix, its last axis."""
     if len(result) == 4:
         return {"cin": source[1] if len(source) == 4 else 1, "cout": result[1], "out_h": result[2], "out_w": result[3]}
     return {"cin": source[-1] if source else 1, "cout": result[-1] if result else 1}
 
 
-def _convolution(source: Shape, result: Shape, weights: Shape, kind: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _convolution(
+    source: Shape, result: Shape, weights: Shape, kind: str, attributes: Mapping[str, Any]
+) -> dict[str, Any]:
     groups = int(attributes.get("group", 1))
     spatial = math.prod(weights[2:])
     # A transposed convolution spreads each input pixel; the weights' second axis counts the outputs of one group.
@@ -204,14 +307,26 @@ def _convolution(source: Shape, result: Shape, weights: Shape, kind: str, attrib
     if groups > 1:
         op_class = "depthwise" if weights[1] == 1 and groups == source[1] else "grouped"
     return {
-        "op_class": op_class, "macs": macs, "cin": source[1], "cout": result[1], "groups": groups,
-        "out_h": math.prod(result[2:-1]), "out_w": result[-1], "kernel_h": math.prod(weights[2:-1]),
-        "kernel_w": weights[-1], "stride": int(max(attributes.get("strides", (1,)))),
+        "op_class": op_class,
+        "macs": macs,
+        "cin": source[1],
+        "cout": result[1],
+        "groups": groups,
+        "out_h": math.prod(result[2:-1]),
+        "out_w": result[-1],
+        "kernel_h": math.prod(weights[2:-1]),
+        "kernel_w": weights[-1],
+        "stride": int(max(attributes.get("strides", (1,)))),
     }
 
 
 def _product(result: Shape, summed: int, constant: bool) -> dict[str, Any]:
     rows = math.prod(result[:-1])
     op_class: OpClass = "fc" if constant and rows == 1 else "matmul"
-    return {"op_class": op_class, "macs": math.prod(result) * summed, "cin": summed, "cout": result[-1] if result else 1,
-            "out_h": rows}
+    return {
+        "op_class": op_class,
+        "macs": math.prod(result) * summed,
+        "cin": summed,
+        "cout": result[-1] if result else 1,
+        "out_h": rows,
+    }

@@ -19,8 +19,8 @@ def graph_costs(path: Path | str, shapes: Mapping[str, tuple[int, ...]] | None =
     """The costs of the .onnx or .tflite file at ``path``.
 
     ``shapes`` gives dynamic inputs a shape by name, in the file's own order of axes; a dynamic batch is 1 unless given.
-    Raises BadModel, BadInput (a dynamic input without a shape), UnknownName, MissingExtra. The file is parsed in a child
-    process.
+    Raises BadModel, BadInput (a dynamic input without a shape), UnknownName, MissingExtra. The file is parsed in a
+    child process.
     """
     path = Path(path)
     target = _TARGETS.get(path.suffix.lower())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,8 +84,10 @@ def _steps(model: Table, graph: Table) -> list[_Step]:
         number = max(code.number("BuiltinCode"), code.number("DeprecatedBuiltinCode"))
         name = enums.get(number, f"BUILTIN_{number}")
         kinds.append(f"CUSTOM:{code.text('CustomCode')}" if name == "CUSTOM" else name)
-    return [_Step(kinds[op.number("OpcodeIndex")], op.numbers("Inputs") or (), op.numbers("Outputs") or (), _options(op))
-            for op in graph.tables("Operators")]
+    return [
+        _Step(kinds[op.number("OpcodeIndex")], op.numbers("Inputs") or (), op.numbers("Outputs") or (), _options(op))
+        for op in graph.tables("Operators")
+    ]
 
 
 def _options(op: Table) -> dict[str, int]:
@@ -114,8 +117,10 @@ def _sized(
         one = (1, *signature[1:]) if signature[:1] == (-1,) else signature
         shape = shapes.get(tensors[index].name, one)
         if -1 in shape:
-            raise BadInput(f"The input '{tensors[index].name}' has dynamic dimensions: {list(signature)}.",
-                           f"Give its shape, such as --shape {tensors[index].name}=1,224,224,3.")
+            raise BadInput(
+                f"The input '{tensors[index].name}' has dynamic dimensions: {list(signature)}.",
+                f"Give its shape, such as --shape {tensors[index].name}=1,224,224,3.",
+            )
         if shape != tensors[index].shape:
             wanted[index] = shape
     if not wanted:
@@ -137,15 +142,16 @@ def _shapes_of_engine(data: bytes, wanted: Mapping[int, Shape]) -> dict[int, Sha
         engine.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"The model cannot take these shapes: {' '.join(str(error).split())}.") from error
-    return {int(detail["index"]): tuple(int(size) for size in detail["shape"])
-            for detail in engine.get_tensor_details()}
+    return {
+        int(detail["index"]): tuple(int(size) for size in detail["shape"]) for detail in engine.get_tensor_details()
+    }
 
 
 def _costs(tensors: list[_Tensor], steps: list[_Step], inputs: Sequence[int], outputs: Sequence[int]) -> GraphCosts:
     constants = {index for index, tensor in enumerate(tensors) if tensor.constant}
     ops, flow = [], []
     weights: set[int] = set()
-    for step in steps:
+    for step in _fused(steps, set(outputs)):
         reads = [index for index in step.reads if index >= 0]
         weights.update(index for index in reads if tensors[index].constant)
         if all(index in constants for index in reads) and reads:  # prepared once, such as the unpacking of weights
@@ -161,6 +167,26 @@ def _costs(tensors: list[_Tensor], steps: list[_Step], inputs: Sequence[int], ou
     return GraphCosts(tuple(ops), sum(math.prod(tensors[index].shape) for index in weights), weight_bits // 8, peak)
 
 
+def _fused(steps: list[_Step], outputs: set[int]) -> list[_Step]:
+    """Zero padding becomes part of the convolution behind it, as in XNNPACK, unless something else reads it too."""
+    readers = Counter(index for step in steps for index in set(step.reads))
+    pads = {
+        step.writes[0]: step.reads[0]
+        for step in steps
+        if step.kind == "PAD" and readers[step.writes[0]] == 1 and step.writes[0] not in outputs
+    }
+    taken = {
+        step.reads[0]
+        for step in steps
+        if step.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and step.reads and step.reads[0] in pads
+    }
+    kept = [step for step in steps if not (step.kind == "PAD" and step.writes[0] in taken)]
+    return [
+        step._replace(reads=(pads[step.reads[0]], *step.reads[1:])) if step.reads and step.reads[0] in taken else step
+        for step in kept
+    ]
+
+
 def _op(step: _Step, tensors: list[_Tensor], live: list[int], constants: set[int]) -> OpCost:
     fixed = [tensors[index] for index in step.reads if index >= 0 and index in constants]
     result = tensors[step.writes[0]] if step.writes else _Tensor("", (), 32, False)
@@ -170,16 +196,22 @@ def _op(step: _Step, tensors: list[_Tensor], live: list[int], constants: set[int
     matrix = tensors[step.reads[1]].shape if len(step.reads) > 1 and step.reads[1] >= 0 else ()
     kernel = tensors[step.reads[0]].shape if step.kind == "TRANSPOSE_CONV" else matrix
     basic: dict[str, Any] = {
-        "name": result.name, "kind": step.kind,
+        "name": result.name,
+        "kind": step.kind,
         "in_elements": sum(math.prod(tensors[index].shape) for index in live),
         "out_elements": sum(math.prod(tensors[index].shape) for index in step.writes),
         "weight_elements": sum(math.prod(tensor.shape) for tensor in fixed),
-        "bits": result.bits or 32, "weight_bits": max((tensor.bits for tensor in fixed[:1]), default=32),
+        "bits": result.bits or 32,
+        "weight_bits": max((tensor.bits for tensor in fixed[:1]), default=32),
     }
-    return OpCost(**basic, **_kernel(step, data, result.shape, kernel, matrix, step.reads[1:2] and step.reads[1] in constants))
+    return OpCost(
+        **basic, **_kernel(step, data, result.shape, kernel, matrix, step.reads[1:2] and step.reads[1] in constants)
+    )
 
 
-def _kernel(step: _Step, source: Shape, result: Shape, kernel: Shape, matrix: Shape, constant: object) -> dict[str, Any]:
+def _kernel(
+    step: _Step, source: Shape, result: Shape, kernel: Shape, matrix: Shape, constant: object
+) -> dict[str, Any]:
     stride = max(step.options.get("StrideH", 1), step.options.get("StrideW", 1), 1)
     image = {"cin": source[-1] if source else 1, "cout": result[-1] if result else 1, "stride": stride}
     if len(result) == 4:
@@ -190,8 +222,13 @@ def _kernel(step: _Step, source: Shape, result: Shape, kernel: Shape, matrix: Sh
         summed = source[-1] if step.kind == "BATCH_MATMUL" or not matrix else matrix[-1]
         rows = math.prod(result[:-1])
         op_class: OpClass = "fc" if constant and rows == 1 else "matmul"
-        return {"op_class": op_class, "macs": math.prod(result) * summed, "cin": summed, "cout": image["cout"],
-                "out_h": rows}
+        return {
+            "op_class": op_class,
+            "macs": math.prod(result) * summed,
+            "cin": summed,
+            "cout": image["cout"],
+            "out_h": rows,
+        }
     window = {"kernel_h": step.options.get("FilterHeight", 1), "kernel_w": step.options.get("FilterWidth", 1)}
     return {**image, **window, "op_class": _CLASS_OF.get(step.kind, "unknown")}
 

@@ -23,7 +23,7 @@ _ROUNDS = 30
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """``mean``: log milliseconds of each of ``models`` on a typical board; ``cov``: how boards differ, scale removed."""
+    """``mean``: log ms of each of ``models`` on a typical board; ``cov``: how boards differ, scale removed."""
 
     models: tuple[str, ...]
     mean: Floats
@@ -33,7 +33,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 def fit_catalogue(
     models: Sequence[str], boards: Sequence[Mapping[str, float]], shrinkage: float = 0.1, noise: float = 0.02
 ) -> Catalogue:
-    """From latencies in ms by model, some missing, by expectation maximisation. ``noise``: of one measurement, in logs."""
+    """From latencies in ms by model, some missing, by expectation maximisation. ``noise``: of one measurement."""
     index = {model: column for column, model in enumerate(models)}
     logs = np.full((len(boards), len(models)), np.nan)
     for row, board in enumerate(boards):
@@ -76,4 +76,7 @@ def predict_known(
     gain = np.linalg.solve(cov[np.ix_(seen, seen)] + noise**2 * np.eye(len(seen)), cov[np.ix_(seen, asked)]).T
     mean = catalogue.mean[asked] + gain @ (np.log(list(measured.values())) - catalogue.mean[seen])
     var = cov[asked, asked] - np.einsum("ij,ji->i", gain, cov[np.ix_(seen, asked)])
-    return {model: (float(value), float(np.sqrt(max(spread, 0)))) for model, value, spread in zip(wanted, mean, var, strict=True)}
+    return {
+        model: (float(value), float(np.sqrt(max(spread, 0))))
+        for model, value, spread in zip(wanted, mean, var, strict=True)
+    }

@@ -55,7 +55,7 @@ def spreads(log_ratio: Floats, novelties: Floats, board: npt.NDArray[np.int64], 
     weights = 1.0 / np.bincount(family)[family]
     order = np.argsort(relative)
     reached = np.cumsum(weights[order])
-    return typical * relative[order][min(np.searchsorted(reached, coverage * reached[-1]), len(order) - 1)]
+    return np.asarray(typical * relative[order][min(np.searchsorted(reached, coverage * reached[-1]), len(order) - 1)])
 
 
 def half_widths(spread: float | Floats, novelties: Floats) -> Floats:

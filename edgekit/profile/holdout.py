@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgekit.graph.costs import OpCost
 from edgekit.profile.domain import domain_limit, half_widths, novelty, spreads, term_shares
-from edgekit.profile.population import Board, Cells, Population, Priors, fit_population, log_latency
+from edgekit.profile.population import ONE_CORE, Board, Cells, Population, Priors, fit_population, log_latency
 from edgekit.profile.tables import BoardRun
 from edgekit.profile.terms import OpTable, term_amounts
 
@@ -33,19 +33,29 @@ class Study(msgspec.Struct, frozen=True):
         """From the tables; networks that no board measured are left out."""
         measured = {model for run in runs for model in run.latency_ms}
         models = tuple(model for model in family if model in graphs and model in measured)
-        return cls(models, tuple(family[model] for model in models), tuple(tuple(graphs[m]) for m in models), tuple(runs))
+        return cls(
+            models, tuple(family[model] for model in models), tuple(tuple(graphs[m]) for m in models), tuple(runs)
+        )
 
     def without(self, family: str) -> Study:
         """The same boards without the networks of ``family``."""
         kept = [index for index, name in enumerate(self.family) if name != family]
-        return Study(tuple(self.models[i] for i in kept), tuple(self.family[i] for i in kept),
-                     tuple(self.graphs[i] for i in kept), self.runs)
+        return Study(
+            tuple(self.models[i] for i in kept),
+            tuple(self.family[i] for i in kept),
+            tuple(self.graphs[i] for i in kept),
+            self.runs,
+        )
 
     def cells(self) -> Cells:
         """Every measurement of a network of the study."""
         index = {model: column for column, model in enumerate(self.models)}
-        rows = [(board, index[model], np.log(ms)) for board, run in enumerate(self.runs)
-                for model, ms in run.latency_ms.items() if model in index]
+        rows = [
+            (board, index[model], np.log(ms))
+            for board, run in enumerate(self.runs)
+            for model, ms in run.latency_ms.items()
+            if model in index
+        ]
         table = np.array(rows, np.float64)
         return Cells(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])
 
@@ -54,13 +64,13 @@ class Study(msgspec.Struct, frozen=True):
         table = OpTable(self.graphs)
         return table.per_graph(term_amounts(table, shape))
 
-    def fit(self, priors: Priors = Priors()) -> tuple[Population, list[Board]]:
+    def fit(self, priors: Priors = ONE_CORE, rounds: int = 1) -> tuple[Population, list[Board]]:
         """The population of the study's boards. A board whose networks are all missing would have no scale."""
-        return fit_population(self.graphs, self.cells(), priors)
+        return fit_population(self.graphs, self.cells(), priors, rounds=rounds)
 
 
 class HeldOut(msgspec.Struct, frozen=True):
-    """A prediction for every cell, by a fit that knew no network of its family; ``family`` are indices of ``families``."""
+    """A prediction for every cell, by a fit that knew no network of its family; ``family`` indexes ``families``."""
 
     cells: Cells
     families: tuple[str, ...]
@@ -71,15 +81,15 @@ class HeldOut(msgspec.Struct, frozen=True):
     @property
     def log_ratio(self) -> Floats:
         """Measured over predicted, in logarithms."""
-        return self.cells.log_ms - self.predicted
+        return np.asarray(self.cells.log_ms - self.predicted)
 
     @property
     def ape(self) -> Floats:
         """Absolute error as a part of the measured time."""
-        return np.abs(np.exp(-self.log_ratio) - 1)
+        return np.asarray(np.abs(np.exp(-self.log_ratio) - 1))
 
 
-def leave_families_out(study: Study, priors: Priors = Priors()) -> HeldOut:
+def leave_families_out(study: Study, priors: Priors = ONE_CORE) -> HeldOut:
     """Fit once for each family, without it on any board, and predict it."""
     cells = study.cells()
     families = tuple(dict.fromkeys(study.family))
@@ -92,7 +102,7 @@ def leave_families_out(study: Study, priors: Priors = Priors()) -> HeldOut:
         novelties = novelty(shares, shares[of_model != index])
         for row in np.flatnonzero(of_model[cells.model] == index):
             model = cells.model[row]
-            predicted[row] = log_latency(boards[cells.board[row]], amounts[model:model + 1])[0]
+            predicted[row] = log_latency(boards[cells.board[row]], amounts[model : model + 1])[0]
             new[row] = novelties[model]
     return HeldOut(cells, families, of_model[cells.model], predicted, new)
 
@@ -119,7 +129,7 @@ def bands(held_out: HeldOut) -> Bands:
         family = np.unique(held_out.family[usable], return_inverse=True)[1]
         spread = np.full(int(held_out.cells.board.max()) + 1, np.nan)
         found = spreads(held_out.log_ratio[usable], held_out.novelty[usable], board, family)
-        spread[:len(found)] = found
+        spread[: len(found)] = found
         spread[np.isnan(spread)] = np.nanmedian(spread)
         widths[own] = half_widths(spread[held_out.cells.board[own]], held_out.novelty[own])
         inside[own] = held_out.novelty[own] <= limit

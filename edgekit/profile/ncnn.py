@@ -12,12 +12,26 @@ from edgekit.profile.tables import BoardRun
 
 __all__ = ["FAMILY", "MULTI_THREAD_PRIORS", "arm_runs", "processor_key"]
 
-#: with several threads, or on a GPU, what is bound by memory or done by one thread gains less than multiply-adds do, and
-#: each op has to wake and to await the threads
-MULTI_THREAD_PRIORS = Priors(cost=0.25, delta=0.7, noise=0.2, factors={
-    "fc_weights": 1.5, "conv_weights": 1.5, "winograd_tiles": 1.5, "elementwise": 1.5, "activations": 1.5,
-    "large_activations": 2.0, "copy": 3.0, "channels": 3.0, "detection": 3.0, "ops": 4.0, "groups": 4.0,
-})
+#: with several threads, or on a GPU, what is bound by memory or done by one thread gains less than multiply-adds do,
+#: and each op has to wake and to await the threads
+MULTI_THREAD_PRIORS = Priors(
+    cost=0.25,
+    delta=0.7,
+    noise=0.2,
+    factors={
+        "fc_weights": 1.5,
+        "conv_weights": 1.5,
+        "winograd_tiles": 1.5,
+        "elementwise": 1.5,
+        "activations": 1.5,
+        "large_activations": 2.0,
+        "copy": 3.0,
+        "channels": 3.0,
+        "detection": 3.0,
+        "ops": 4.0,
+        "groups": 4.0,
+    },
+)
 
 _FAMILIES = {
     "squeezenet": ("squeezenet", "squeezenet_ssd"),
@@ -46,8 +60,11 @@ _NOT_ARM = re.compile(
     r"AMD|Intel|Loongson|CVITEK|Xeon|D64s |D64as|AWS|T-Head|VisionFive|Spacemit|Hyper-V|Ingenic|GeForce|Radeon|Tesla"
     r"|RTX|Quadro|MIPS|LoongArch|RISC|Sunway"
 )
-_PROCESSOR = re.compile(r"RK\d{4}|Rk\d{4}|BCM\d{4}|Snapdragon \S+|Orin|Xavier|TX2|FT-2000|K[uU][nN]P?[eE]NG|KunPeng 920"
-                        r"|Kunpeng 920|H616|T527|Cortex-A\d+", re.IGNORECASE)
+_PROCESSOR = re.compile(
+    r"RK\d{4}|Rk\d{4}|BCM\d{4}|Snapdragon \S+|Orin|Xavier|TX2|FT-2000|K[uU][nN]P?[eE]NG|KunPeng 920"
+    r"|Kunpeng 920|H616|T527|Cortex-A\d+",
+    re.IGNORECASE,
+)
 
 
 def arm_runs(runs: Iterable[BoardRun], threads: int, backend: str = "cpu", least: int = 15) -> list[BoardRun]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgekit.graph.costs import OpCost
 from edgekit.profile.terms import SHAPE_PRIOR, TERM_GUESS_MS, TERMS, OpTable, term_amounts
 
-__all__ = ["Board", "Cells", "Population", "Priors", "fit_board", "fit_population", "log_latency"]
+__all__ = ["ONE_CORE", "Board", "Cells", "Population", "Priors", "fit_board", "fit_population", "log_latency"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,11 +42,15 @@ class Priors(msgspec.Struct, frozen=True):
 
     def guess_ms(self) -> Floats:
         """The guess for one unit of each term; ``factors`` of some terms say how it differs from that for one core."""
-        return TERM_GUESS_MS * np.array([self.factors.get(term, 1.0) for term in TERMS])
+        return np.asarray(TERM_GUESS_MS * [self.factors.get(term, 1.0) for term in TERMS])
+
+
+#: for one thread on a CPU
+ONE_CORE = Priors()
 
 
 class Cells(msgspec.Struct, frozen=True):
-    """Measurements: row i is board ``board[i]``, graph ``model[i]``, natural logarithm of milliseconds ``log_ms[i]``."""
+    """Measurements: row i is board ``board[i]``, graph ``model[i]``, log milliseconds ``log_ms[i]``."""
 
     board: Ints
     model: Ints
@@ -97,11 +101,11 @@ class _Fit:
         """Objective, residuals, share of each term in each cell, and d log t / d amount."""
         terms = len(TERMS)
         model, board = self.cells.model, self.cells.board
-        amounts = self._amounts(SHAPE_PRIOR + common[terms + self.models:])
+        amounts = self._amounts(SHAPE_PRIOR + common[terms + self.models :])
         costs = np.exp(self.guess + common[:terms] + local[:, 1:])[board]
         parts = costs * amounts[model]
         total = parts.sum(axis=1)
-        fitted = self.start[board] + local[board, 0] + np.log(total) + common[terms:terms + self.models][model]
+        fitted = self.start[board] + local[board, 0] + np.log(total) + common[terms : terms + self.models][model]
         residuals = self.cells.log_ms - fitted
         tails = np.log1p(residuals**2 / (_DEGREES * self.priors.noise**2)).sum() * (_DEGREES + 1)
         penalty = (self.common_precision * common**2).sum() + ((local @ self.local_precision) * local).sum()
@@ -115,7 +119,7 @@ class _Fit:
     def jacobian(self, common: Floats, shares: Floats, slopes: Floats) -> Floats:
         """(cells, common parameters); the local ones have the columns 1 and ``shares``."""
         terms = len(TERMS)
-        shape = SHAPE_PRIOR + common[terms + self.models:]
+        shape = SHAPE_PRIOR + common[terms + self.models :]
         base = self._amounts(shape)
         onehot = np.eye(self.models)[self.cells.model]
         columns = []
@@ -143,7 +147,7 @@ class _Fit:
             right = right + far.T @ (weights[rows] * residuals[rows]) - cross.T @ solved[:, size]
             back.append(solved)
         left[np.diag_indices_from(left)] *= 1 + damping
-        common = np.linalg.solve(left, right)
+        common = np.asarray(np.linalg.solve(left, right), np.float64)
         return common, np.stack([solved[:, size] - solved[:, :size] @ common for solved in back])
 
     def run(self) -> None:
@@ -168,26 +172,27 @@ class _Fit:
 
 
 def fit_population(
-    graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors = Priors(), *, rounds: int = 1
+    graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors = ONE_CORE, *, rounds: int = 1
 ) -> tuple[Population, list[Board]]:
-    """The common parameters and the boards, in their order. More than one of ``rounds`` learns how deltas go together."""
+    """The common parameters and the boards, in order. More than one of ``rounds`` learns how deltas go together."""
     terms = len(TERMS)
     cov = np.eye(terms) * priors.delta**2
     for index in range(rounds):
-        fit = _Fit(graphs, cells, priors, np.linalg.inv(cov))
+        fit = _Fit(graphs, cells, priors, np.asarray(np.linalg.inv(cov), np.float64))
         fit.run()
         if index + 1 < rounds:
             cov = _delta_cov(fit.local[:, 1:], priors.delta)
     log_cost = fit.guess + fit.common[:terms]
     boards = [Board(log_cost + local[1:] + local[0] + start) for local, start in zip(fit.local, fit.start, strict=True)]
-    shape = SHAPE_PRIOR + fit.common[terms + fit.models:]
+    shape = SHAPE_PRIOR + fit.common[terms + fit.models :]
     return Population(log_cost, shape, cov), boards
 
 
 def _delta_cov(deltas: Floats, prior_sd: float, strength: float = 20.0) -> Floats:
     """The covariance of the deltas, drawn towards the prior as if it had been seen on ``strength`` boards."""
     centred = deltas - deltas.mean(axis=0)
-    return (centred.T @ centred + strength * prior_sd**2 * np.eye(deltas.shape[1])) / (len(deltas) + strength)
+    total = centred.T @ centred + strength * prior_sd**2 * np.eye(deltas.shape[1])
+    return np.asarray(total / (len(deltas) + strength))
 
 
 def fit_board(population: Population, amounts: Floats, log_ms: Floats, noise: float = 0.08) -> Board:

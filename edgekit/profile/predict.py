@@ -1,4 +1,4 @@
-"""The latency of a network on a device from its profile: with a band, the share that was calibrated, and the slowest ops."""
+"""The latency of a network on a device from its profile: with a band, the calibrated share, and the slowest ops."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ def predict(costs: GraphCosts, profile: DeviceProfile) -> LatencyPrediction:
     Raises BadRecipe for a profile that holds measurements only, or a network without ops.
     """
     if profile.fit is None:
-        raise BadRecipe(f"The profile '{profile.id}' holds measured latencies only, so it predicts nothing.",
-                        "Choose a fitted one: edgekit devices list")
+        raise BadRecipe(
+            f"The profile '{profile.id}' holds measured latencies only, so it predicts nothing.",
+            "Choose a fitted one: edgekit devices list",
+        )
     if not costs.ops:
         raise BadRecipe("The network has no ops that an engine runs.")
     population = load_population(profile.fit.population)
@@ -75,12 +77,18 @@ def predict(costs: GraphCosts, profile: DeviceProfile) -> LatencyPrediction:
     width = float(half_widths(profile.fit.spread, np.array([new]))[0])
     findings = _findings(costs, profile, new, population.novelty_limit)
     return LatencyPrediction(
-        device=profile.id, confidence=profile.confidence, latency_ms=total,
-        band_ms=(total * float(np.exp(-width)), total * float(np.exp(width))), covered=1 - new,
+        device=profile.id,
+        confidence=profile.confidence,
+        latency_ms=total,
+        band_ms=(total * float(np.exp(-width)), total * float(np.exp(width))),
+        covered=1 - new,
         inside_domain=new <= population.novelty_limit and not _off_precision(costs),
-        nearest=names[int(np.abs(reference - mixture).sum(axis=1).argmin())], macs=costs.macs,
-        ops=tuple(OpLatency(op.name, op.kind, float(ms), float(ms) / total, op.op_class != "unknown")
-                  for op, ms in zip(costs.ops, latency, strict=True)),
+        nearest=names[int(np.abs(reference - mixture).sum(axis=1).argmin())],
+        macs=costs.macs,
+        ops=tuple(
+            OpLatency(op.name, op.kind, float(ms), float(ms) / total, op.op_class != "unknown")
+            for op, ms in zip(costs.ops, latency, strict=True)
+        ),
         findings=findings,
     )
 
@@ -89,10 +97,13 @@ def _ordered(profile: DeviceProfile, population: PopulationFile) -> tuple[Floats
     """Costs and shape in the order that ``term_amounts`` has."""
     assert profile.fit is not None
     if set(profile.fit.costs_ms) != set(TERMS) or set(population.shape) != set(SHAPE_NAMES):
-        raise InternalError(f"The profile '{profile.id}' was fitted with other terms than this EdgeKit has.",
-                            "Fit it anew.")
-    return (np.array([profile.fit.costs_ms[term] for term in TERMS]),
-            np.array([population.shape[name] for name in SHAPE_NAMES]))
+        raise InternalError(
+            f"The profile '{profile.id}' was fitted with other terms than this EdgeKit has.", "Fit it anew."
+        )
+    return (
+        np.array([profile.fit.costs_ms[term] for term in TERMS]),
+        np.array([population.shape[name] for name in SHAPE_NAMES]),
+    )
 
 
 def _off_precision(costs: GraphCosts) -> bool:
@@ -104,14 +115,19 @@ def _findings(costs: GraphCosts, profile: DeviceProfile, new: float, limit: floa
     found = []
     unknown = sorted({op.kind for op in costs.ops if op.op_class == "unknown"})
     if unknown:
-        found.append(f"No cost was fitted for {', '.join(unknown)}; they are counted as copies of their data, which is "
-                     "likely too little.")
+        found.append(
+            f"No cost was fitted for {', '.join(unknown)}; they are counted as copies of their data, which is "
+            "likely too little."
+        )
     if new > limit:
-        found.append(f"{new:.0%} of the time is spent unlike any network of the fit (limit {limit:.0%}): the band is "
-                     "not calibrated. Measure this network, or one like it, on the device.")
+        found.append(
+            f"{new:.0%} of the time is spent unlike any network of the fit (limit {limit:.0%}): the band is "
+            "not calibrated. Measure this network, or one like it, on the device."
+        )
     if _off_precision(costs):
-        found.append("The network is quantized and the profile was fitted on float networks: the prediction is not "
-                     "calibrated.")
+        found.append(
+            "The network is quantized and the profile was fitted on float networks: the prediction is not calibrated."
+        )
     if profile.confidence in ("low", "indicative"):
         found.append(f"The profile's confidence is {profile.confidence}: expect errors as its accuracy states.")
     return tuple(found)

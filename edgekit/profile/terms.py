@@ -90,7 +90,7 @@ class OpTable:
 
     def per_graph(self, amounts: Floats) -> Floats:
         """(ops, terms) summed to (graphs, terms)."""
-        return np.add.reduceat(amounts, self.starts, axis=0)
+        return np.asarray(np.add.reduceat(amounts, self.starts, axis=0))
 
 
 def term_amounts(table: OpTable, shape: Floats = SHAPE_PRIOR) -> Floats:
@@ -102,7 +102,7 @@ def term_amounts(table: OpTable, shape: Floats = SHAPE_PRIOR) -> Floats:
 
     _convolutions(table, np.exp(shape), put)
     _memory(table, float(np.exp(shape[3])), put)
-    return found / _UNITS
+    return np.asarray(found / _UNITS)
 
 
 def _convolutions(table: OpTable, shape: Floats, put: _Put) -> None:
@@ -143,7 +143,7 @@ def _convolutions(table: OpTable, shape: Floats, put: _Put) -> None:
 def _winograd_tiles(table: OpTable) -> Floats:
     """Multiplications for one pair of channels, with the tile size (2, 4 or 6) that needs fewest."""
     sizes = [np.ceil(table.out_h / n) * np.ceil(table.out_w / n) * (n + 2) ** 2 for n in (2, 4, 6)]
-    return np.minimum.reduce(sizes)
+    return np.asarray(np.minimum.reduce(sizes))
 
 
 def _memory(table: OpTable, near_elements: float, put: _Put) -> None:

@@ -6,19 +6,25 @@ import msgspec
 import pytest
 
 from edgekit import device_profiles
-from edgekit.device_profiles import DeviceProfile, MeasuredLatency, find, load_profiles, schema_json
+from edgekit.device_profiles import DeviceProfile, MeasuredLatency, find, load_population, load_profiles, schema_json
 from edgekit.errors import UnknownName
 
 FOLDER = Path(device_profiles.__file__).parent
+(LOOK_UP,) = find("Google Pixel 3", backend="cpu", precision="float32", threads=4)
 
 
 def test_every_shipped_profile_loads_and_tells_its_source() -> None:
     profiles = load_profiles()
-    assert len(profiles) == len(list(FOLDER.glob("*.json"))) - 1  # schema.json
+    others = [
+        path for path in FOLDER.glob("*.json") if path.name == "schema.json" or path.name.startswith("population-")
+    ]
+    assert len(profiles) == len(list(FOLDER.glob("*.json"))) - len(others)
     for profile in profiles:
         assert profile.source.url.startswith("https://")
         assert profile.source.licence
-        assert profile.measured
+        assert profile.measured or profile.fit
+        if profile.fit:
+            assert set(profile.fit.costs_ms) == set(load_population(profile.fit.population).costs_ms)
 
 
 def test_a_figure_is_the_published_one() -> None:
@@ -43,7 +49,7 @@ def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="Google Pixel 3"):
         find("Google Pixel 300")
     with pytest.raises(UnknownName, match="squeezenet"):
-        load_profiles()[0].latency_ms("efficientnet_lite0")
+        LOOK_UP.latency_ms("efficientnet_lite0")
 
 
 def test_the_schema_file_is_the_one_of_the_type() -> None:
@@ -60,8 +66,18 @@ def test_a_latency_that_is_not_positive_is_refused(latency_ms: float) -> None:
 
 
 def test_a_model_that_is_named_twice_or_an_unknown_field_is_refused() -> None:
-    fields = msgspec.to_builtins(load_profiles()[0])
+    fields = msgspec.to_builtins(LOOK_UP)
     with pytest.raises(msgspec.ValidationError, match="twice"):
         msgspec.convert({**fields, "measured": fields["measured"] * 2}, DeviceProfile)
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.convert({**fields, "throughput": 1}, DeviceProfile)
+
+
+def test_a_profile_must_hold_something_and_say_how_far_to_trust_it() -> None:
+    fields = msgspec.to_builtins(LOOK_UP)
+    with pytest.raises(msgspec.ValidationError, match="neither measurements nor a fit"):
+        msgspec.convert({**fields, "measured": []}, DeviceProfile)
+    with pytest.raises(msgspec.ValidationError, match="confidence"):
+        msgspec.convert({**fields, "confidence": "calibrated"}, DeviceProfile)
+    with pytest.raises(UnknownName, match="ncnn-cpu-1t"):
+        load_population("ncnn-cpu-2t")

@@ -25,13 +25,41 @@ def random_graph(random: np.random.Generator, kind: int) -> tuple[OpCost, ...]:
         cin, cout, side = (int(n) for n in random.integers((16, 16, 7), (256, 256, 56)))
         dense = random.random() < (0.2, 0.5, 0.8)[kind % 3]
         kernel = 3 if dense else 1
-        ops.append(OpCost(
-            name=str(index), kind="Conv", op_class="conv", macs=side * side * cin * cout * kernel**2, cin=cin, cout=cout,
-            out_h=side, out_w=side, kernel_h=kernel, kernel_w=kernel, in_elements=cin * side * side,
-            out_elements=cout * side * side, weight_elements=cin * cout * kernel**2))
-        ops.append(OpCost(name=f"{index}d", kind="Conv", op_class="depthwise", macs=9 * cin * side * side, cin=cin,
-                          cout=cin, out_h=side, out_w=side, kernel_h=3, kernel_w=3, groups=cin,
-                          in_elements=cin * side * side, out_elements=cin * side * side, weight_elements=9 * cin))
+        ops.append(
+            OpCost(
+                name=str(index),
+                kind="Conv",
+                op_class="conv",
+                macs=side * side * cin * cout * kernel**2,
+                cin=cin,
+                cout=cout,
+                out_h=side,
+                out_w=side,
+                kernel_h=kernel,
+                kernel_w=kernel,
+                in_elements=cin * side * side,
+                out_elements=cout * side * side,
+                weight_elements=cin * cout * kernel**2,
+            )
+        )
+        ops.append(
+            OpCost(
+                name=f"{index}d",
+                kind="Conv",
+                op_class="depthwise",
+                macs=9 * cin * side * side,
+                cin=cin,
+                cout=cin,
+                out_h=side,
+                out_w=side,
+                kernel_h=3,
+                kernel_w=3,
+                groups=cin,
+                in_elements=cin * side * side,
+                out_elements=cin * side * side,
+                weight_elements=9 * cin,
+            )
+        )
     return tuple(ops)
 
 
@@ -39,8 +67,12 @@ GRAPHS = [random_graph(RANDOM, kind) for kind in range(16)]
 TABLE = OpTable(GRAPHS)
 AMOUNTS = TABLE.per_graph(term_amounts(TABLE))
 BOARDS = 8
-TRUE_COST = (np.log(TERM_GUESS_MS) + RANDOM.normal(0, 0.15, len(TERMS)) + RANDOM.normal(0, 0.2, (BOARDS, len(TERMS)))
-             + RANDOM.normal(0, 1, (BOARDS, 1)))
+TRUE_COST = (
+    np.log(TERM_GUESS_MS)
+    + RANDOM.normal(0, 0.15, len(TERMS))
+    + RANDOM.normal(0, 0.2, (BOARDS, len(TERMS)))
+    + RANDOM.normal(0, 1, (BOARDS, 1))
+)
 LOG_MS = np.log(np.exp(TRUE_COST) @ AMOUNTS.T) + RANDOM.normal(0, 0.02, (BOARDS, len(GRAPHS)))
 
 
@@ -84,8 +116,10 @@ def test_a_new_board_gets_better_with_each_measurement() -> None:
 
 def test_bands_on_held_out_families_hold_what_they_promise() -> None:
     names = tuple(f"n{index}" for index in range(len(GRAPHS)))
-    runs = [BoardRun(f"b{i}", str(i), 1, "0", "cpu", "", "", "", dict(zip(names, np.exp(row), strict=True)))
-            for i, row in enumerate(LOG_MS)]
+    runs = [
+        BoardRun(f"b{i}", str(i), 1, "0", "cpu", "", "", "", dict(zip(names, np.exp(row), strict=True)))
+        for i, row in enumerate(LOG_MS)
+    ]
     study = Study.of(dict(zip(names, GRAPHS, strict=True)), {name: f"f{i // 2}" for i, name in enumerate(names)}, runs)
     held_out = leave_families_out(study)
     found = bands(held_out)

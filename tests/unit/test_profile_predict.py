@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -20,18 +22,40 @@ FITTED = [profile for profile in load_profiles() if profile.fit]
 def conv(cin: int = 64, cout: int = 64, side: int = 28, kernel: int = 1, stride: int = 1, name: str = "c") -> OpCost:
     pixels = side * side
     return OpCost(
-        name=name, kind="Conv", op_class="conv", macs=pixels * cin * cout * kernel**2, cin=cin, cout=cout, out_h=side,
-        out_w=side, kernel_h=kernel, kernel_w=kernel, stride=stride, in_elements=pixels * stride**2 * cin,
-        out_elements=pixels * cout, weight_elements=cin * cout * kernel**2,
+        name=name,
+        kind="Conv",
+        op_class="conv",
+        macs=pixels * cin * cout * kernel**2,
+        cin=cin,
+        cout=cout,
+        out_h=side,
+        out_w=side,
+        kernel_h=kernel,
+        kernel_w=kernel,
+        stride=stride,
+        in_elements=pixels * stride**2 * cin,
+        out_elements=pixels * cout,
+        weight_elements=cin * cout * kernel**2,
     )
 
 
 def depthwise(channels: int = 64, side: int = 28) -> OpCost:
     pixels = side * side
     return OpCost(
-        name="d", kind="Conv", op_class="depthwise", macs=9 * pixels * channels, cin=channels, cout=channels, out_h=side,
-        out_w=side, kernel_h=3, kernel_w=3, groups=channels, in_elements=pixels * channels,
-        out_elements=pixels * channels, weight_elements=9 * channels,
+        name="d",
+        kind="Conv",
+        op_class="depthwise",
+        macs=9 * pixels * channels,
+        cin=channels,
+        cout=channels,
+        out_h=side,
+        out_w=side,
+        kernel_h=3,
+        kernel_w=3,
+        groups=channels,
+        in_elements=pixels * channels,
+        out_elements=pixels * channels,
+        weight_elements=9 * channels,
     )
 
 
@@ -72,11 +96,15 @@ def test_a_faster_board_is_predicted_faster() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 300), st.integers(1, 300), st.integers(1, 60), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 60),
+    st.sampled_from([1, 3, 5]),
+    st.sampled_from([1, 2]),
     st.sampled_from(["cin", "cout", "side"]),
 )
 def test_a_larger_op_never_costs_less(cin: int, cout: int, side: int, kernel: int, stride: int, grown: str) -> None:
-    small = {"cin": cin, "cout": cout, "side": side, "kernel": kernel, "stride": stride}
+    small: dict[str, Any] = {"cin": cin, "cout": cout, "side": side, "kernel": kernel, "stride": stride}
     large = {**small, grown: 2 * small[grown]}
     # Convolutions change their algorithm at a few channels; within one algorithm more is never cheaper.
     if (min(cin, cout) < 16) == (min(large["cin"], large["cout"]) < 16) and (cin <= 4) == (large["cin"] <= 4):
