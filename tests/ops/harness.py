@@ -163,7 +163,7 @@ def assert_same(actual: Sequence[Array], wanted: Sequence[Array], tolerance: flo
         assert ours.dtype == theirs.dtype
         if theirs.dtype.kind == "f":
             span = float(np.ptp(theirs)) if theirs.size else 0.0
-            scale = max(span, float(np.abs(theirs).max()) if theirs.size else 0.0, 1e-6)
+            scale = max(span, float(np.abs(theirs).max()) if theirs.size else 0.0, 1e-2)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
         else:
             np.testing.assert_array_equal(ours, theirs)

@@ -31,10 +31,9 @@ def dft(b: Builder, node: Node) -> View:
     length = size if given is None else int(given.reshape(-1)[0])
     if size < 0 or parts < 0:
         raise Refused("it transforms a dynamic axis", _REMEDY)
-    inverse, onesided = bool(node.integer("inverse", 0)), bool(node.integer("onesided", 0))
-    if inverse and onesided:
-        raise Refused("the inverse of a one-sided transform has no lowering")
-    matrix = _fourier(size, parts, length, length // 2 + 1 if onesided else length, inverse)
+    if node.integer("inverse", 0):
+        raise Refused("EdgeKit has no lowering for the inverse transform", "Write it as a product with a matrix.")
+    matrix = _fourier(size, parts, length, length // 2 + 1 if node.integer("onesided", 0) else length)
     order = (*(at for at in range(x.rank - 1) if at != axis), axis, x.rank - 1)
     tensor = store(b, x, order)
     flat = b.reshape(tensor, (*tensor.shape[:-2], size * parts))
@@ -42,13 +41,13 @@ def dft(b: Builder, node: Node) -> View:
     return View(b.reshape(result, (*tensor.shape[:-2], len(matrix) // 2, 2)), order)
 
 
-def _fourier(size: int, parts: int, length: int, count: int, inverse: bool) -> Array:
+def _fourier(size: int, parts: int, length: int, count: int) -> Array:
     """(2 count, parts size): from pairs (real, imaginary) at each time to those at each frequency."""
     if max(length, size) > _LONGEST:
         raise Refused(f"a transform of {max(length, size)} elements would need too large a matrix")
     used = min(size, length)
     angles = 2 * np.pi * np.outer(np.arange(count), np.arange(used)) / length
-    turn = np.exp((1j if inverse else -1j) * angles) / (length if inverse else 1)
+    turn = np.exp(-1j * angles)
     blocks = np.zeros((count, 2, size, parts))
     blocks[:, 0, :used, 0], blocks[:, 1, :used, 0] = turn.real, turn.imag
     if parts == 2:
@@ -69,7 +68,7 @@ def stft(b: Builder, node: Node) -> View:
     if x.rank == 3 and x.shape[-1] != 1:
         raise Refused("its signal is complex", "Transform real and imaginary parts apart.")
     onesided = bool(node.integer("onesided", 1))
-    matrix = _fourier(frame, 1, frame, frame // 2 + 1 if onesided else frame, False)
+    matrix = _fourier(frame, 1, frame, frame // 2 + 1 if onesided else frame)
     if window is not None:
         matrix = matrix * window.astype(np.float32)
     n, length = x.shape[:2]
