@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgekit.errors import EdgeKitError
     from edgekit.parity import verify
     from edgekit.pipeline import build, convert
-    from edgekit.recipe import BuildRecipe, ConvertRecipe, ExportRecipe, Preprocess
+    from edgekit.recipe import BuildRecipe, ConvertRecipe, ExportRecipe, Preprocess, QuantRecipe, QuantRule
     from edgekit.runtime import Runtime, RuntimeOptions, load
 
 __version__ = "0.1.0"
@@ -44,6 +44,8 @@ __all__ = [
     "OrtModel",
     "Prediction",
     "Preprocess",
+    "QuantRecipe",
+    "QuantRule",
     "Runtime",
     "RuntimeOptions",
     "TensorSpec",
@@ -66,7 +68,7 @@ _HOME = {
     "edgekit.errors": ("EdgeKitError",),
     "edgekit.parity": ("verify",),
     "edgekit.pipeline": ("build", "convert"),
-    "edgekit.recipe": ("BuildRecipe", "ConvertRecipe", "ExportRecipe", "Preprocess"),
+    "edgekit.recipe": ("BuildRecipe", "ConvertRecipe", "ExportRecipe", "Preprocess", "QuantRecipe", "QuantRule"),
     "edgekit.runtime": ("Runtime", "RuntimeOptions", "load"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

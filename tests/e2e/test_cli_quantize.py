@@ -68,6 +68,7 @@ def answers_alike(out: Path, network: Path) -> bool:
     return sqnr_db(signal, error) > 20
 
 
+@pytest.mark.slow
 def test_a_tflite_file_and_random_data(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(litert(swish_classifier(width=8)).data)
     done = cli("quantize", "net.tflite", "--data", "random", "--max-seconds", "1", "-o", "out.tflite")
