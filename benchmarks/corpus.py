@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from benchmarks.costs import ROOT, run_worker
+from benchmarks.peer_file import of_allowed
 from benchmarks.peers_setup import peer_python
 from benchmarks.report import table
 from edgekit import isolate
@@ -56,7 +57,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     "right": answers as ONNX Runtime does; "fixed": does so once its inputs were given fixed sizes, ``reason`` says why.
     "wrong": answers otherwise. "refused": an error says what is not supported. "failed": any other error. ``error`` is
-    the largest difference in units of the output's range, where there is one.
+    the largest difference in units of what the rule allows, where there is one.
     """
 
     status: Status
@@ -145,7 +146,7 @@ def _theirs(path: Path, shapes: Shapes, simplify: bool, sample: Sample | None, l
 
 def _judged(errors: Sequence[OutputError], seconds: float) -> Outcome:
     bad = [error for error in errors if not error.passed]
-    worst = max((error.max_abs_diff / (error.output_range or 1.0) for error in errors), default=None)
+    worst = max(map(of_allowed, errors), default=None)
     if bad:
         text = "; ".join(f"'{error.name}': {error.problem or f'off by {error.max_abs_diff:.3g}'}" for error in bad)
         return Outcome("wrong", text, seconds, None if worst == float("inf") else worst)
@@ -179,7 +180,7 @@ def misses(results: Sequence[Result], least: int = _MIN_PASSED) -> list[str]:
 
 def tables(results: Sequence[Result]) -> str:
     """The table, the counts and the reasons, as Markdown."""
-    header = ["model", "ours", "error / range", "s", "onnx2tf", "error / range", "s"]
+    header = ["model", "ours", "error / allowed", "s", "onnx2tf", "error / allowed", "s"]
     rows = [[result.name, *_cells(result.ours), *_cells(result.peer)] for result in results]
     sound = [result for result in results if result.sound]
     counts = {name: sum(getattr(result, name).status in _GOOD for result in sound) for name in ("ours", "peer")}

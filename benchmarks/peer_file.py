@@ -18,7 +18,7 @@ from edgekit.artifacts import Array, OutputError
 from edgekit.errors import BadModel, EngineError
 from edgekit.parity import compare_outputs
 
-__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "answer", "closest", "fitting", "verdict"]
+__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "answer", "closest", "fitting", "of_allowed", "verdict"]
 
 CHANNELS_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
 CHANNELS_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
@@ -81,6 +81,13 @@ def closest(wanted: Mapping[str, Array], got: Sequence[Array], tolerance: float)
 
 def _compared(name: str, want: Array, got: Array, tolerance: float) -> OutputError:
     return compare_outputs({name: want}, {name: got}, tolerance)[0]
+
+
+def of_allowed(error: OutputError) -> float:
+    """The difference over what the rule of ``edgekit.parity.compare`` allows: up to 1 passes."""
+    if error.max_abs_diff == 0:
+        return 0.0
+    return error.max_abs_diff / error.allowed_abs_diff if error.allowed_abs_diff else float("inf")
 
 
 def fitting(array: Array, shape: Sequence[int], permutations: Mapping[int, Sequence[int]]) -> list[Array]:

@@ -72,6 +72,8 @@ def int32_vector(b: Builder, view: View) -> Tensor:
 
 def as_scalar(b: Builder, view: View) -> Tensor:
     """A tensor of one element as int32 of rank 0."""
+    if any(dim not in (1, -1) and dim >= 0 for dim in view.shape):
+        raise Refused(f"it takes one number where it is given a tensor of shape {list(view.shape)}")
     return b.reshape(b.cast(view.tensor, np.int32), ())
 
 

@@ -37,7 +37,7 @@ def least_squares(study: Study, count: int = 10) -> Floats:
     """Log milliseconds for every cell, each family predicted by a fit without it, non-negative on relative error."""
     cells = study.cells()
     sums = simple_sums(study, count)
-    sums = sums / sums.max(axis=0)
+    sums = sums / np.maximum(sums.max(axis=0), 1e-9)
     families = np.array(study.family)[cells.model]
     predicted = np.empty(len(cells.log_ms))
     for family in np.unique(families):

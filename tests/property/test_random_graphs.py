@@ -13,15 +13,15 @@ from edgekit.artifacts import Array
 from edgekit.errors import UnsupportedOps
 from edgekit.recipe import ConvertRecipe
 from tests.onnx_graphs import answer
-from tests.ops.harness import assert_same, convert, run_litert
+from tests.ops.harness import convert, run_litert
 from tests.property.graphs import Options, RandomGraph, graphs
 from tests.property.ops import INPUTS, SCALAR_STEPS, STEPS
 
 TOLERANCE = 1e-4
 _REFUSED = (Fail, InvalidArgument, RuntimeException)
-_QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None,
+_QUICK = settings(max_examples=120, deadline=None, derandomize=True, database=None,
                   suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])  # fmt: skip
-_FULL = settings(_QUICK, max_examples=2000)
+_FULL = settings(_QUICK, max_examples=3000)
 _OPTIONS = Options(STEPS, SCALAR_STEPS, INPUTS)
 
 
@@ -38,7 +38,7 @@ def check(graph: RandomGraph) -> str:
         if not graph.dynamic:
             raise
         return "refused"
-    assert_same(run_litert(conversion, graph.feeds), wanted, TOLERANCE)
+    _assert_close(run_litert(conversion, graph.feeds), wanted)
     if not graph.dynamic:
         return "static"
     larger = {name: _doubled(array, graph.dynamic) for name, array in graph.feeds.items()}
@@ -46,8 +46,16 @@ def check(graph: RandomGraph) -> str:
         wanted = answer(graph.model, larger)
     except _REFUSED:  # some constant holds a size
         return "dynamic"
-    assert_same(run_litert(conversion, larger), wanted, TOLERANCE)
+    _assert_close(run_litert(conversion, larger), wanted)
     return "resized"
+
+
+def _assert_close(actual: list[Array], wanted: list[Array]) -> None:
+    """Within ``TOLERANCE`` of the range, or of 0.1 where everything cancels out, up to rounding, to about 0."""
+    for ours, theirs in zip(actual, wanted, strict=True):
+        assert ours.shape == theirs.shape
+        scale = max(float(np.ptp(theirs)), float(np.abs(theirs).max()), 0.1)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * scale)
 
 
 def _doubled(array: Array, axes: tuple[int, ...]) -> Array:
@@ -64,7 +72,7 @@ def test_random_graphs(graph: RandomGraph) -> None:
 
 
 @pytest.mark.slow
-def test_two_thousand_random_graphs() -> None:
+def test_thousands_of_random_graphs() -> None:
     found: Counter[str] = Counter()
 
     @given(graphs(_OPTIONS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.corpus import Outcome, Result, misses, tables
-from benchmarks.peer_file import CHANNELS_FIRST, CHANNELS_LAST, closest, fitting, verdict
+from benchmarks.peer_file import CHANNELS_FIRST, CHANNELS_LAST, closest, fitting, of_allowed, verdict
 from edgekit.converters.onnx_model import load_onnx
 from edgekit.converters.onnx_to_litert import to_litert
 from edgekit.errors import EngineError
@@ -39,6 +39,16 @@ def test_an_output_counts_for_one_of_the_reference_only() -> None:
     first, second = closest({"a": same, "b": same}, [same, same + 1], 1e-4)
     assert (first.passed, second.passed) == (True, False)
     assert closest({"a": same, "b": same}, [same], 1e-4)[1].problem == "the file lacks this output"
+
+
+def test_an_error_is_told_in_units_of_what_is_allowed() -> None:
+    wanted = np.array([0.0, 10.0], np.float32)
+    (error,) = closest({"y": wanted}, [wanted + np.float32(5e-4)], 1e-4)
+    assert error.passed
+    assert 0.4 < of_allowed(error) < 0.5
+    counts = np.array([1, 2])
+    assert of_allowed(closest({"n": counts}, [counts], 1e-4)[0]) == 0
+    assert of_allowed(closest({"n": counts}, [counts + 1], 1e-4)[0]) == float("inf")
 
 
 def test_a_file_is_judged_by_what_it_answers(small_onnx: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from edgekit.converters.passes.fuse_gelu import fuse_gelu
 from edgekit.converters.passes.fuse_hard_swish import fuse_hard_swish
+from edgekit.converters.passes.fuse_mish import fuse_mish
 from tests.onnx_graphs import Graph, answer, ints, node, scalar
 from tests.ops.harness import assert_same
 from tests.pass_check import Pass, check
@@ -100,6 +101,43 @@ def test_fuse_gelu_keeps_what_is_an_output(inner: str) -> None:
     after = ir.serde.serialize_model(fuse_gelu(ir.serde.deserialize_model(before))[0])
     feeds = {"x": np.linspace(-4, 4, 24, dtype=np.float32).reshape(FLAT)}
     assert_same(answer(after, feeds), answer(before, feeds), 1e-6)
+
+
+# -- fuse_mish -------------------------------------------------------------------------------------------------------
+
+GATED = [node("Softplus", "x", "s"), node("Tanh", "s", "t")]
+MISH = [
+    Graph("x first", [*GATED, node("Mul", "x t", "y")], {}, {"Mish": 1}, FLAT),
+    Graph("gate first", [*GATED, node("Mul", "t x", "y")], {}, {"Mish": 1}, FLAT),
+    Graph(
+        "two in a row",
+        [
+            *GATED,
+            node("Mul", "x t", "u"),
+            node("Softplus", "u", "s2"),
+            node("Tanh", "s2", "t2"),
+            node("Mul", "u t2", "y"),
+        ],
+        {},
+        {"Mish": 2},
+        FLAT,
+    ),
+]
+NOT_MISH = [
+    Graph("of something else", [*GATED, node("Relu", "x", "r"), node("Mul", "r t", "y")], {}, None, FLAT),
+    Graph("added", [*GATED, node("Add", "x t", "y")], {}, None, FLAT),
+    Graph("another gate", [GATED[0], node("Sigmoid", "s", "t"), node("Mul", "x t", "y")], {}, None, FLAT),
+    Graph("softplus is read twice", [*GATED, node("Mul", "x t", "y"), node("Neg", "s", "z")], {}, None, FLAT, "y z"),
+    Graph("tanh is read twice", [*GATED, node("Mul", "x t", "y"), node("Neg", "t", "z")], {}, None, FLAT, "y z"),
+    Graph("softplus is an output", [*GATED, node("Mul", "x t", "y")], {}, None, FLAT, "y s"),
+    Graph("tanh is an output", [*GATED, node("Mul", "x t", "y")], {}, None, FLAT, "t y"),
+    Graph("squared", [*GATED, node("Mul", "t t", "y")], {}, None, FLAT),
+]
+
+
+@pytest.mark.parametrize("graph", [*MISH, *NOT_MISH], ids=lambda graph: graph.id)
+def test_fuse_mish(graph: Graph) -> None:
+    check(fuse_mish, graph)
 
 
 # -- fuse_hard_swish -------------------------------------------------------------------------------------------------

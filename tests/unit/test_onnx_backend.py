@@ -16,7 +16,10 @@ from benchmarks import onnx_backend
 from benchmarks.onnx_backend import Job, Result, run_tests
 from benchmarks.onnx_backend_case import Outcome, load_tests
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the runner forks")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the runner forks"),
+    pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"),  # the package computes its own test data
+]
 
 
 def _relu(wanted: list[float], op: str = "Relu", element_type: int = TensorProto.FLOAT) -> TestCase:

@@ -49,6 +49,8 @@ def as_2d(window: Window) -> Window:
 def conv(b: Builder, node: Node) -> View:
     """Conv -> CONV_2D, or DEPTHWISE_CONV_2D when each group has one input channel."""
     x, w = node.floats(0), node.floats(1)
+    if w.rank != x.rank:
+        raise Refused(f"weights with {w.rank} axes do not fit an input with {x.rank}")
     if x.rank == 5:
         return conv_3d(b, node)
     if x.rank not in (3, 4):

@@ -19,6 +19,8 @@ _NO_THRESHOLD = float(np.finfo(np.float32).min)
 def non_max_suppression(b: Builder, node: Node) -> View:
     """Rows of (image, class, box) of the boxes kept, in ONNX's order."""
     boxes, scores = node.floats(0), node.floats(1)
+    if boxes.rank != 3 or scores.rank != 3:
+        raise Refused(f"its boxes and scores have {boxes.rank} and {scores.rank} axes, not 3")
     images, classes, count = scores.shape
     if images < 0 or classes < 0:
         raise Refused("the number of images or classes is dynamic", "Fix the input's shape with --shape.")

@@ -35,6 +35,8 @@ def grid_sample(b: Builder, node: Node) -> View:
     mode = _MODES.get(node.text("mode", "linear"))
     if mode is None or (mode == "cubic" and x.rank != 4):
         raise Refused(f"its mode '{node.text('mode', 'linear')}' is unknown for {x.rank - 2} axes")
+    if grid.rank != x.rank or x.rank not in (4, 5) or grid.shape[-1] != x.rank - 2:
+        raise Refused(f"a grid of shape {list(grid.shape)} does not fit an image with {x.rank} axes")
     order = channels_last(x.rank)
     image, points = store(b, x, order), store(b, grid)
     n, *sizes, channels = image.shape

@@ -25,6 +25,8 @@ _SEGMENTS = {
 def _flat_places(b: Builder, node: Node, shape: Shape) -> Tensor:
     """Where in the flat data (of ``shape``) each element of the indices (operand 1) points, as int32."""
     indices = b.cast(store(b, node.view(1)), np.int32)
+    if indices.rank != len(shape):
+        raise Refused(f"its indices have {indices.rank} axes, its data has {len(shape)}")
     axis = node.integer("axis", 0) % len(shape)
     strides = strides_of(b, shape)
     places = b.binary("MUL", wrapped(b, indices, size_scalar(b, shape[axis])), strides[axis])
@@ -60,6 +62,8 @@ def _count(b: Builder, shape: Shape) -> int:
 def gather_nd(b: Builder, node: Node) -> View:
     """GatherND -> GATHER_ND; the position in the batch is put before the indices."""
     x, indices = node.view(0), node.view(1)
+    if indices.rank == 0:
+        raise Refused("its indices are a scalar")
     batch, depth = node.integer("batch_dims", 0), indices.shape[-1]
     if depth < 0:
         raise Refused("the number of indexed axes is known only at run time")
@@ -97,7 +101,7 @@ def scatter_elements(b: Builder, node: Node) -> View:
 def scatter_nd(b: Builder, node: Node) -> View:
     """ScatterND: data with slices ``updates`` put at the index tuples ``indices``."""
     x, indices = node.view(0), node.view(1)
-    depth = indices.shape[-1]
+    depth = indices.shape[-1] if indices.rank else -1
     if depth < 0:
         raise Refused("the number of indexed axes is known only at run time")
     places = _wrapped_tuples(b, b.cast(store(b, indices), np.int32), x.shape[:depth])

@@ -35,6 +35,8 @@ def pad(b: Builder, node: Node) -> View:
         return _at_run_time(b, node, x, mode)
     pads = [(0, 0)] * x.rank
     amounts, axes = known
+    if len(amounts) != 2 * len(axes):
+        raise Refused(f"it has {len(amounts)} amounts for {len(axes)} axes")
     for index, axis in enumerate(axes):
         pads[x.axis(axis)] = (amounts[index], amounts[index + len(axes)])
     tensor = _cropped(b, x.tensor, pads)
@@ -103,6 +105,8 @@ def _extended(b: Builder, x: Tensor, at: int, pair: tuple[int, int], mode: str) 
         return b.concat([*ahead, x, *behind], at)
     if size < 0:
         raise Refused(f"padding a dynamic axis in mode '{mode}' depends on its size", "Fix it with --shape.")
+    if size + before + after > _END:
+        raise OverflowError(f"an axis of {size + before + after} elements")
     places = _source_places(np.arange(-before, size + after), size, mode)
     shape = (*x.shape[:at], size + before + after, *x.shape[at + 1 :])
     return b.emit("GATHER", [x, b.const(places.astype(np.int32))], shape, x.dtype, axis=at)

@@ -62,6 +62,8 @@ def _axes(b: Builder, node: Node, shape: Shape, modern: bool, coordinates: str) 
     """The axes that may change."""
     rank = len(shape)
     given = [axis % rank for axis in node.integers("axes", range(rank))]
+    if node.text("nearest_mode", "floor") not in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"):
+        raise Refused(f"unknown rounding '{node.text('nearest_mode', 'floor')}'")
     by_sizes = modern and node.has_input(3)
     view = node.view(3 if by_sizes else 2 if modern else 1)
     elements = known_elements(view) if by_sizes else None

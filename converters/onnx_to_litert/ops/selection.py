@@ -31,6 +31,8 @@ def one_hot(b: Builder, node: Node) -> View:
     places = b.cast(store(b, indices), np.int32)
     negative = b.binary("LESS", places, b.scalar(0, places), np.bool_)
     places = b.emit("SELECT_V2", [negative, b.binary("ADD", places, depth), places], places.shape, np.int32)
+    if values.shape != (2,):
+        raise Refused(f"its values have the shape {list(values.shape)}, not [2]")
     off, on = (b.reshape(b.strided_slice(values.tensor, [at], [at + 1], [1]), ()) for at in (0, 1))
     axis = node.integer("axis", -1) % (indices.rank + 1)
     size = int(depth.data) if depth.data is not None else b.new_dim()
