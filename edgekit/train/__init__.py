@@ -1,0 +1,1 @@
+"""Training what gets deployed: networks with several exits. Needs edgekit-sdk[train]."""

@@ -1,0 +1,136 @@
+"""Which route to take, and how slow the device is just now: a pure state machine (runtimes/SPEC.md, "Controlling").
+
+``observe`` takes in how long a stage really took; ``choose`` picks the route for the next input. Both return a new
+state. No clock is read here, so a recorded trace replays to the same choices in every language.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+from edgekit.bundle.adaptive import Plan, Route
+
+__all__ = ["Choice", "Limits", "State", "choose", "first_state", "next_step_ms", "observe", "route_p95_ms", "slowdown"]
+
+_WINDOW = 5  # the median of 5 follows a lasting change within 3 observations and ignores two outliers
+_FORGET = 20  # frames after which what a stage once took says less than what others take now
+_PATIENCE = 10  # frames in which a dearer route must have fitted before it is taken
+_HEADROOM = 0.9  # the share of the budget into which the dearer route must fit
+_THERMAL = (1.0, 1.0, 0.7, 0.5)  # the share of the budget at the levels nominal, fair, serious, critical
+
+
+class Limits(NamedTuple):
+    """What the app asks for: the 95th percentile in milliseconds (None: the plan's own choice), and how hot it is.
+
+    ``thermal`` is 0 (nominal), 1 (fair), 2 (serious) or 3 (critical); larger counts as 3.
+    """
+
+    budget_ms: float | None = None
+    thermal: int = 0
+
+
+class Seen(NamedTuple):
+    """The last ratios of measured to planned time of a stage, and the frame of the last one."""
+
+    ratios: tuple[float, ...] = ()
+    frame: int = 0
+
+
+class State(NamedTuple):
+    """``seen[l][s]``: of stage s of ladder l; ``recent``: of all stages; ``calm``: frames in which more would fit."""
+
+    route: int
+    frame: int
+    calm: int
+    recent: tuple[float, ...]
+    seen: tuple[tuple[Seen, ...], ...]
+
+
+class Choice(NamedTuple):
+    """The state after choosing and the index of the route; ``fits``: whether it is expected to keep the budget."""
+
+    state: State
+    route: int
+    fits: bool
+
+
+def first_state(plan: Plan) -> State:
+    """Nothing seen yet: the device is as fast as the plan says."""
+    return State(plan.default, 0, 0, (), tuple(tuple(Seen() for _ in stages) for stages in plan.stage_ms))
+
+
+def observe(state: State, plan: Plan, ladder: int, stage: int, measured_ms: float) -> State:
+    """The state after stage ``stage`` of ladder ``ladder`` took ``measured_ms`` in the current frame."""
+    ratio = measured_ms / plan.stage_ms[ladder][stage]
+    before = state.seen[ladder][stage]
+    now = Seen((*before.ratios, ratio)[-_WINDOW:], state.frame)
+    row = (*state.seen[ladder][:stage], now, *state.seen[ladder][stage + 1 :])
+    seen = (*state.seen[:ladder], row, *state.seen[ladder + 1 :])
+    return state._replace(seen=seen, recent=(*state.recent, ratio)[-_WINDOW:])
+
+
+def slowdown(state: State, ladder: int, stage: int) -> float:
+    """How many times slower than planned a stage is expected to be: its own median, or, when it is old, everybody's."""
+    own = state.seen[ladder][stage]
+    if own.ratios and state.frame - own.frame <= _FORGET:
+        return statistics.median(own.ratios)
+    return statistics.median(state.recent) if state.recent else 1.0
+
+
+def next_step_ms(state: State, plan: Plan, route: Route, step: int) -> float:
+    """The expected time of step ``step`` of ``route``, the stages that earlier steps have run left out."""
+    done = _done(route, step)
+    wanted = route.steps[step]
+    stages = range(done.get(wanted.ladder, -1) + 1, wanted.stage + 1)
+    times = plan.stage_ms[wanted.ladder]
+    return plan.overhead_ms + sum(times[stage] * slowdown(state, wanted.ladder, stage) for stage in stages)
+
+
+def route_p95_ms(state: State, plan: Plan, route: Route) -> float:
+    """The time within which 95 % of the inputs are expected to be answered on this route."""
+    elapsed = share = 0.0
+    for step, stops in enumerate(route.promise.stops):
+        elapsed += next_step_ms(state, plan, route, step)
+        share += stops
+        if share >= 0.95:
+            break
+    return elapsed
+
+
+def choose(state: State, plan: Plan, limits: Limits) -> Choice:
+    """The route for the next input.
+
+    The dearest route whose p95 keeps the budget; to a cheaper one at once, to a dearer one step by step, after 10
+    frames in a row in which the next dearer one fitted into 90 % of the budget. Without a budget the plan's default
+    route and its own p95 at planned speed are what is to be kept when it is hot, and nothing changes when it is not.
+    """
+    state = state._replace(frame=state.frame + 1)
+    budget = _budget(plan, limits)
+    if budget is None:
+        return Choice(state._replace(route=plan.default, calm=0), plan.default, True)
+    expected = [route_p95_ms(state, plan, route) for route in plan.routes]
+    fitting = [index for index, time in enumerate(expected) if time <= budget]
+    best = max(fitting, default=0)
+    if best < state.route or expected[state.route] > budget:
+        return Choice(state._replace(route=best, calm=0), best, bool(fitting))
+    above = state.route + 1
+    calm = state.calm + 1 if above <= best and expected[above] <= _HEADROOM * budget else 0
+    if calm >= _PATIENCE:
+        state, calm = state._replace(route=above), 0
+    return Choice(state._replace(calm=calm), state.route, bool(fitting))
+
+
+def _budget(plan: Plan, limits: Limits) -> float | None:
+    share = _THERMAL[min(max(limits.thermal, 0), len(_THERMAL) - 1)]
+    if limits.budget_ms is not None:
+        return limits.budget_ms * share
+    return plan.routes[plan.default].promise.p95_ms * share if share < 1 else None
+
+
+def _done(route: Route, step: int) -> dict[int, int]:
+    """The last stage of each ladder that the steps before ``step`` have run."""
+    done: dict[int, int] = {}
+    for before in route.steps[:step]:
+        done[before.ladder] = max(done.get(before.ladder, -1), before.stage)
+    return done
