@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +30,7 @@ from edgekit.recipe import ConvertRecipe
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["to_ort"]
+__all__ = ["simplified", "to_ort"]
 
 Format = Literal["onnx", "ort"]
 _FIRST_IR_WITH_CONSTANT_WEIGHTS = 4
@@ -47,13 +48,8 @@ def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_forma
     started = time.perf_counter()
     if recipe.io_layout == "nhwc":
         raise BadRecipe("ONNX Runtime keeps the layout of the ONNX graph.", "Use io_layout 'auto' or 'onnx' for it.")
-    source = parse_onnx(model.data)
-    _make_weights_constant(source)
-    fix_shapes(source, recipe.shapes)
-    portable = _portable(source)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        result = isolate.call(f"{__name__}:_optimise", portable.SerializeToString(deterministic=True), folder)
-        optimised = _cleaned(parse_onnx(_checked_bytes(result)), portable)
+        source, optimised = _rewritten(model, recipe.shapes, folder, "ORT_ENABLE_EXTENDED")
         data = optimised.SerializeToString(deterministic=True)
         if file_format == "ort":
             data = _checked_bytes(isolate.call(f"{__name__}:_as_ort", data, folder))
@@ -66,6 +62,27 @@ def to_ort(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe(), file_forma
         op_counts=dict(Counter(node.op_type for node in optimised.graph.node).most_common()),
         seconds=time.perf_counter() - started,
     )
+
+
+def simplified(model: OnnxModel, shapes: Mapping[str, tuple[int, ...]] | None = None) -> onnx.ModelProto:
+    """``model`` folded and cleaned, its ops still those of the ONNX standard, as quantization wants them.
+
+    EdgeKit's portable rewrites, then ONNX Runtime's at the level "basic". Raises as ``to_ort``.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        return _rewritten(model, shapes or {}, folder, "ORT_ENABLE_BASIC")[1]
+
+
+def _rewritten(
+    model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], folder: str, level: str
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """``model`` with weights constant and ``shapes`` fixed, and the same after our rewrites and ONNX Runtime's."""
+    source = parse_onnx(model.data)
+    _make_weights_constant(source)
+    fix_shapes(source, shapes)
+    portable = _portable(source)
+    result = isolate.call(f"{__name__}:_optimise", portable.SerializeToString(deterministic=True), folder, level)
+    return source, _cleaned(parse_onnx(_checked_bytes(result)), portable)
 
 
 def _make_weights_constant(proto: onnx.ModelProto) -> None:
@@ -97,14 +114,14 @@ def _checked_bytes(result: object) -> bytes:
     return result
 
 
-def _optimise(data: bytes, folder: str) -> bytes:
-    """In the child: ``data`` after ONNX Runtime's optimisations of the levels basic and extended, as ONNX."""
+def _optimise(data: bytes, folder: str, level: str) -> bytes:
+    """In the child: ``data`` after ONNX Runtime's optimisations up to ``level``, as ONNX."""
     proto = parse_onnx(data)
     refused = unsupported_nodes(proto)
     if refused:
         heading = f"{len(refused)} node{'s' * (len(refused) > 1)} cannot be run by ONNX Runtime:"
         raise UnsupportedOps("\n".join([heading, *(f"  - {line}" for line in refused)]))
-    return _saved(data, Path(folder) / "optimised.onnx", "ONNX", "ORT_ENABLE_EXTENDED")
+    return _saved(data, Path(folder) / "optimised.onnx", "ONNX", level)
 
 
 def _as_ort(data: bytes, folder: str) -> bytes:

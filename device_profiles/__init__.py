@@ -10,28 +10,35 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from edgekit.errors import InternalError, UnknownName
+from edgekit.errors import BadInput, InternalError, UnknownName
 
 __all__ = [
     "Accuracy",
     "Backend",
     "Confidence",
+    "Corrections",
     "DeviceProfile",
     "FittedCosts",
+    "KernelAccuracy",
+    "KernelCosts",
     "MeasuredLatency",
     "PopulationFile",
     "Precision",
     "Source",
     "find",
+    "load_file",
     "load_population",
     "load_profiles",
     "resolve",
     "schema_json",
+    "user_folder",
 ]
 
 Backend = Literal["cpu", "gpu", "npu", "nnapi"]
@@ -99,6 +106,45 @@ class FittedCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("costs must not be negative, and the spread must be positive")
 
 
+class Corrections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one kind of kernel: ``places`` (ops, coordinates) of measured ops and their ``weights`` (ops,)."""
+
+    places: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+
+class KernelAccuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far predictions were off for ``checked`` networks that were timed and kept out of the fit.
+
+    ``bias``: the median of predicted over measured time; the others as in ``Accuracy``.
+    """
+
+    fitted: int
+    checked: int
+    median_ape: float
+    p90_ape: float
+    within_15: float
+    bias: float
+
+
+class KernelCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Costs of the kernels of one engine on one machine, fitted to small networks that were timed on it.
+
+    ``costs_ms``: of one unit of each term of ``edgekit.profile.host.terms``; ``length``: distance, in logarithms of
+    sizes, over which ops resemble one another; ``corrections`` by kind of kernel. ``spread`` as in ``FittedCosts``.
+    """
+
+    costs_ms: dict[str, float]
+    length: float
+    corrections: dict[str, Corrections]
+    spread: float
+    accuracy: KernelAccuracy
+
+    def __post_init__(self) -> None:
+        if not all(cost >= 0 for cost in self.costs_ms.values()) or not self.spread > 0 or not self.length > 0:
+            raise ValueError("costs must not be negative; the spread and the length must be positive")
+
+
 class PopulationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the boards of one runtime share.
 
@@ -142,15 +188,17 @@ class DeviceProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     source: Source
     measured: tuple[MeasuredLatency, ...] = ()
     fit: FittedCosts | None = None
+    kernels: KernelCosts | None = None
     confidence: Confidence = "measured"
 
     def __post_init__(self) -> None:
         names = [each.model for each in self.measured]
         if len(set(names)) != len(names):
             raise ValueError(f"the profile '{self.id}' names a model twice")
-        if not self.measured and self.fit is None:
+        fitted = self.fit is not None or self.kernels is not None
+        if not self.measured and not fitted:
             raise ValueError(f"the profile '{self.id}' holds neither measurements nor a fit")
-        if (self.fit is None) != (self.confidence == "measured"):
+        if fitted == (self.confidence == "measured"):
             raise ValueError(f"the profile '{self.id}' has the confidence '{self.confidence}', which does not fit")
 
     def latency_ms(self, model: str) -> float:
@@ -184,8 +232,15 @@ def load_population(name: str) -> PopulationFile:
 def resolve(name: str) -> DeviceProfile:
     """The profile with the id ``name``; or, for the part of ids that names a device, its one-thread CPU profile.
 
-    Raises UnknownName with the closest known ids.
+    A name that ends in ``.json`` is the path of a file, such as ``edgekit devices fit`` writes; the ids of what it kept
+    in ``user_folder`` are known too. Raises UnknownName with the closest known ids, BadInput for a file that is no
+    profile.
     """
+    if name.endswith(".json"):
+        return load_file(Path(name))
+    kept = user_folder() / f"{name}.json"
+    if name == Path(name).name and kept.is_file():
+        return load_file(kept)
     profiles = load_profiles()
     exact = [profile for profile in profiles if profile.id == name]
     plain = [profile for profile in profiles if profile.id == f"{name}-ncnn-cpu-1t"]
@@ -196,6 +251,27 @@ def resolve(name: str) -> DeviceProfile:
             f"Unknown device '{name}'.", f"Closest: {', '.join(near) or 'none'}. All of them: edgekit devices list"
         )
     return found[0]
+
+
+def user_folder() -> Path:
+    """Where profiles of the user's own machines are kept: a folder in the user's cache, which may not exist yet."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "edgekit" / "profiles"
+
+
+def load_file(path: Path) -> DeviceProfile:
+    """The profile in a file of the user's. Raises BadInput where it cannot be read or is no profile."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DeviceProfile)
+    except OSError as error:
+        raise BadInput(f"The profile '{path}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"'{path}' is no device profile: {error}.", "Make one: edgekit devices fit --host") from error
 
 
 def find(

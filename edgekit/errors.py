@@ -12,6 +12,9 @@ EdgeKitError                    anything EdgeKit raises on purpose
 │   ├── BadKey                  a key file that is missing or is not an Ed25519 key
 │   ├── UnknownName             a name that is not in a list; the known ones are in the message
 │   ├── MissingExtra            a package that is not installed; the message holds the pip line
+│   ├── RemoteError             a board that cannot be reached, lacks something, or failed to measure
+│   ├── BudgetImpossible        no route of an adaptive bundle keeps the budget; says what the cheapest takes
+│   ├── UnstableFigure          a measured figure that spreads or drifts too much to stand for anything
 │   ├── WriteFailed             the result could not be written (disk full, no permission)
 │   └── VerificationFailed      two engines, or an engine and its test vectors, disagree
 ├── EngineError                 an inference engine refused or failed on a model that passed our checks
@@ -28,13 +31,16 @@ __all__ = [
     "BadKey",
     "BadModel",
     "BadRecipe",
+    "BudgetImpossible",
     "EdgeKitError",
     "EngineError",
     "InternalError",
     "MissingExtra",
+    "RemoteError",
     "SchemaTooNew",
     "SignatureMismatch",
     "UnknownName",
+    "UnstableFigure",
     "UnsupportedOps",
     "UserError",
     "VerificationFailed",
@@ -117,6 +123,18 @@ class MissingExtra(UserError):
             f"This needs the package '{package}', which is not installed.",
             f"Install it with: pip install 'edgekit-sdk[{extra}]'",
         )
+
+
+class RemoteError(UserError):
+    """A board that cannot be reached, lacks Python or an engine, or failed to measure."""
+
+
+class BudgetImpossible(UserError):
+    """No route of an adaptive bundle keeps the budget."""
+
+
+class UnstableFigure(UserError):
+    """A measured figure that spreads or drifts too much to stand for anything."""
 
 
 class WriteFailed(UserError):

@@ -8,14 +8,13 @@ only ever formed between neighbouring runs.
 
 from __future__ import annotations
 
-import gc
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -23,20 +22,18 @@ import numpy.typing as npt
 
 from edgekit import isolate
 from edgekit.artifacts import Array, Engine, TensorSpec
-from edgekit.errors import BadInput, BadModel, BadRecipe, EngineError, InternalError, UnknownName
-from edgekit.sample_inputs import random_inputs
-
-if TYPE_CHECKING:
-    from edgekit.runtime import Runtime
-    from edgekit.runtime.engines import Session
+from edgekit.errors import BadRecipe, EngineError, InternalError
+from edgekit.measure_subject import Subject, open_subject
+from edgekit.remote.timing import Watch, time_rounds
+from edgekit.stability import MAX_SPREAD, Reading, Sustained, refusal, spread_of, sustained_of
 
 __all__ = [
-    "Bench", "BenchOptions", "BenchReport", "ColdStart", "Comparison", "Quantiles", "WarmStart", "bench",
-    "paired_ratio", "quantiles",
+    "MIN_RUNS", "Bench", "BenchOptions", "BenchReport", "Board", "ColdStart", "Comparison", "Quantiles", "Timed",
+    "WarmStart", "bench", "paired_ratio", "quantiles", "report_of",
 ]
 
-_MIN_RUNS = 10
-_ENGINE_OF: dict[str, Engine] = {".tflite": "litert", ".onnx": "ort", ".ort": "ort"}
+#: fewer runs have no percentiles
+MIN_RUNS = 10
 _COLD_CODE = (
     "import time; start = time.perf_counter(); import sys; sys.path[:] = sys.argv[2:]; import edgekit.runtime; "
     "import_ms = (time.perf_counter() - start) * 1e3; from edgekit.measure import _cold; _cold(import_ms, sys.argv[1])"
@@ -49,7 +46,9 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ``runs`` are timed after ``warmup`` untimed ones, fewer when they take more than ``max_seconds`` (never fewer than
     10). ``shapes`` gives a shape for inputs with dynamic dimensions by name: in the file's own order of axes for a
     model file, in the ONNX order for a bundle. ``engine`` chooses the variant of a bundle. ``cold_starts`` fresh
-    processes are started, and the fastest is reported.
+    processes are started, and the fastest is reported. With ``sustain_s`` the timed runs go on for so many seconds
+    without a pause, and ``runs`` and ``max_seconds`` do not count. A figure whose spread is above ``max_spread`` is
+    refused (see ``edgekit.stability``).
     """
 
     engine: Literal["auto", "litert", "ort"] = "auto"
@@ -58,16 +57,20 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     warmup: int = 10
     max_seconds: float = 30.0
     cold_starts: int = 3
+    sustain_s: float | None = None
+    max_spread: float = MAX_SPREAD
     shapes: dict[str, tuple[int, ...]] = {}
     public_key: str | None = None
     require_signature: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("runs", _MIN_RUNS), ("warmup", 0), ("cold_starts", 1)):
+        for name, least in (("threads", 1), ("runs", MIN_RUNS), ("warmup", 0), ("cold_starts", 1)):
             if getattr(self, name) < least:
                 raise BadRecipe(f"{name} is {getattr(self, name)}.", f"It must be at least {least}.")
-        if not self.max_seconds > 0:
-            raise BadRecipe(f"max_seconds is {self.max_seconds}.", "It must be positive.")
+        for name in ("max_seconds", "sustain_s", "max_spread"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise BadRecipe(f"{name} is {value}.", "It must be positive and finite.")
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -100,8 +103,27 @@ class WarmStart(msgspec.Struct, frozen=True):
     total_ms: float
 
 
+class Board(msgspec.Struct, frozen=True):
+    """The machine that measured, when it was another one, as it describes itself; "" is unknown.
+
+    ``cores``: those that the process may use; ``governor``: of the clock of the first core.
+    """
+
+    address: str
+    name: str
+    machine: str
+    system: str
+    python: str
+    cores: int
+    governor: str
+
+
 class Bench(msgspec.Struct, frozen=True):
-    """One file. ``cpu_ms`` counts the process's CPU time, all threads together; ``inputs`` have the shapes that ran."""
+    """One file. ``cpu_ms`` counts the process's CPU time, all threads together; ``inputs`` have the shapes that ran.
+
+    ``spread``: how wide the middle 80 % of wall times are, as a part of their median. ``trusted`` is False where no
+    single figure stands for the times; ``refused`` says why, and what to do. ``board``: None for this machine.
+    """
 
     subject: str
     engine: Engine
@@ -115,6 +137,11 @@ class Bench(msgspec.Struct, frozen=True):
     cpu_ms: Quantiles
     cold_start: ColdStart
     warm_start: WarmStart
+    spread: float
+    trusted: bool
+    refused: str = ""
+    sustained: Sustained | None = None
+    board: Board | None = None
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -148,20 +175,36 @@ def bench(paths: Sequence[Path], options: BenchOptions = BenchOptions()) -> Benc
         raise BadRecipe(f"{len(paths)} files were given.", "Give one, or two to compare.")
     texts = [str(path) for path in paths]
     subject = " and ".join(f"'{text}'" for text in texts)
-    timeout_s = 60 + 10 * options.max_seconds
+    timeout_s = 60 + 10 * options.max_seconds + 2 * (options.sustain_s or 0)
     timed = isolate.call("edgekit.measure:_timed", texts, options, timeout_s=timeout_s, subject=f"Running {subject}")
     assert isinstance(timed, list)
     colds = [min((_cold_start(text, options) for _ in range(options.cold_starts)), key=lambda cold: cold.total_ms)
              for text in texts]
+    return report_of(paths, options, timed, colds)
+
+
+def report_of(
+    paths: Sequence[Path], options: BenchOptions, timed: Sequence[Timed], colds: Sequence[ColdStart],
+    board: Board | None = None,
+) -> BenchReport:
+    """What was timed, as a report. Raises OSError when a file is gone."""
+    texts = [str(path) for path in paths]
     results = tuple(
-        Bench(
-            subject=text, engine=each.engine, engine_version=each.engine_version, threads=options.threads,
-            size_bytes=Path(text).stat().st_size, inputs=each.inputs, runs=len(each.wall_ms), warmup=options.warmup,
-            wall_ms=quantiles(each.wall_ms), cpu_ms=quantiles(each.cpu_ms), cold_start=cold, warm_start=each.warm_start,
-        )
-        for text, each, cold in zip(texts, timed, colds, strict=True)
+        _finished(text, options, each, cold, board) for text, each, cold in zip(texts, timed, colds, strict=True)
     )
     return BenchReport(results, _comparison(texts, timed, options.threads) if len(texts) == 2 else None)
+
+
+def _finished(text: str, options: BenchOptions, timed: Timed, cold: ColdStart, board: Board | None) -> Bench:
+    sustained = None if options.sustain_s is None else sustained_of(timed.at_s, timed.wall_ms, timed.readings)
+    refused = refusal(timed.wall_ms, timed.cpu_ms, options.max_spread, sustained)
+    return Bench(
+        subject=text, engine=timed.engine, engine_version=timed.engine_version, threads=options.threads,
+        size_bytes=Path(text).stat().st_size, inputs=timed.inputs, runs=len(timed.wall_ms), warmup=options.warmup,
+        wall_ms=quantiles(timed.wall_ms), cpu_ms=quantiles(timed.cpu_ms), cold_start=cold,
+        warm_start=timed.warm_start, spread=spread_of(timed.wall_ms), trusted=not refused, refused=refused,
+        sustained=sustained, board=board,
+    )
 
 
 def quantiles(times: npt.ArrayLike) -> Quantiles:
@@ -185,111 +228,25 @@ def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, draws: int = 2000) -> tuple
     return float(np.exp(np.median(logs))), float(low), float(high)
 
 
-class _Timed(msgspec.Struct, frozen=True):
+class Timed(msgspec.Struct, frozen=True):
+    """The runs of one subject: when each began (seconds), its wall and CPU time, and how the machine was meanwhile."""
+
     engine: Engine
     engine_version: str
     inputs: tuple[TensorSpec, ...]
+    at_s: list[float]
     wall_ms: list[float]
     cpu_ms: list[float]
+    readings: list[Reading]
     warm_start: WarmStart
 
 
-class _Subject(Protocol):
-    """A loaded file and the inputs it is timed with."""
-
-    engine: Engine
-    engine_version: str
-    feeds: dict[str, Array]
-
-    def run(self) -> object:
-        """One answer."""
-
-    def close(self) -> None:
-        """Free the engine."""
-
-
-class _Model:
-    """A model file, in an engine without anything around it."""
-
-    def __init__(self, path: str, options: BenchOptions) -> None:
-        from edgekit.runtime.engines import open_session
-
-        engine = _ENGINE_OF[Path(path).suffix.lower()]
-        if options.engine not in ("auto", engine):
-            raise BadRecipe(f"'{path}' runs on the engine '{engine}' only.", "Leave out the choice of an engine.")
-        self._session: Session = open_session(engine, Path(path).read_bytes(), options.threads)
-        self.engine = engine
-        self.engine_version = self._session.engine_version
-        self.feeds = _random_feeds(path, self._session.inputs, options.shapes)
-
-    def run(self) -> object:
-        return self._session.run(self.feeds)
-
-    def close(self) -> None:
-        self._session.close()
-
-
-class _Bundle:
-    """A bundle in the runtime, as an app would run it; its inputs are those of its first test vector."""
-
-    def __init__(self, path: str, options: BenchOptions) -> None:
-        from edgekit.runtime import RuntimeOptions, load
-
-        self._runtime: Runtime = load(path, options.engine, RuntimeOptions(
-            threads=options.threads, public_key=options.public_key, require_signature=options.require_signature))
-        self.engine = self._runtime.engine
-        self.engine_version = self._runtime.engine_version
-        feeds = {} if options.shapes else _vector_feeds(path)
-        self.feeds = feeds or _random_feeds(path, self._runtime.inputs, options.shapes)
-
-    def run(self) -> object:
-        return self._runtime.run(self.feeds)
-
-    def close(self) -> None:
-        self._runtime.close()
-
-
-def _open(path: str, options: BenchOptions) -> _Subject:
-    suffix = Path(path).suffix.lower()
-    if suffix == ".edge":
-        return _Bundle(path, options)
-    if suffix not in _ENGINE_OF:
-        raise UnknownName.of("suffix of a model file", suffix, (".edge", *_ENGINE_OF))
-    try:
-        return _Model(path, options)
-    except OSError as error:
-        raise BadModel(f"'{path}' cannot be read: {error.strerror or error}.", "Check the path.") from error
-
-
-def _vector_feeds(path: str) -> dict[str, Array]:
-    from edgekit.bundle import Bundle
-
-    with Bundle.open(Path(path)) as bundle:
-        return {blob.name: np.frombuffer(bundle.read(blob.entry), np.dtype(blob.dtype)).reshape(blob.shape)
-                for vector in bundle.manifest.test_vectors[:1] for blob in vector.inputs}
-
-
-def _random_feeds(path: str, specs: Sequence[TensorSpec], given: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    names = [spec.name for spec in specs]
-    for name in given:
-        if name not in names:
-            raise UnknownName.of(f"input of '{path}'", name, names)
-    shapes = {}
-    for spec in specs:
-        one_at_a_time = (1, *spec.shape[1:]) if spec.shape[:1] == (-1,) else spec.shape
-        shapes[spec.name] = given.get(spec.name, one_at_a_time)
-        if -1 in shapes[spec.name]:
-            raise BadInput(f"The input '{spec.name}' of '{path}' has dynamic dimensions: {list(spec.shape)}.",
-                           f"Give its shape, such as --shape {spec.name}=1,224,224,3.")
-    return random_inputs(specs, shapes)
-
-
-def _timed(paths: list[str], options: BenchOptions) -> list[_Timed]:
+def _timed(paths: list[str], options: BenchOptions) -> list[Timed]:
     """In the child: every file loaded, warmed up and timed in turn."""
-    subjects: list[_Subject] = []
+    subjects: list[Subject] = []
     warm: list[WarmStart] = []
     for path in paths:
-        subject = _open(path, options)
+        subject = open_subject(path, options)
         subject.run()  # imports what the first run imports
         subject.close()
         started, subject = _start(path, options)
@@ -298,41 +255,29 @@ def _timed(paths: list[str], options: BenchOptions) -> list[_Timed]:
     for subject in subjects:
         for _ in range(options.warmup):
             subject.run()
-    rounds = _rounds([subject.run for subject in subjects], options)
+    watch = Watch()
+    at_s, walls, cpus = _rounds([subject.run for subject in subjects], options, watch)
     return [
-        _Timed(
+        Timed(
             engine=subject.engine, engine_version=subject.engine_version, inputs=_as_run(subject.feeds),
-            wall_ms=[wall[index] for wall, _ in rounds], cpu_ms=[cpu[index] for _, cpu in rounds],
-            warm_start=warm[index],
+            at_s=at_s, wall_ms=[wall[index] for wall in walls], cpu_ms=[cpu[index] for cpu in cpus],
+            readings=watch.readings, warm_start=warm[index],
         )
         for index, subject in enumerate(subjects)
     ]
 
 
-def _rounds(runs: Sequence[Callable[[], object]], options: BenchOptions) -> list[tuple[list[float], list[float]]]:
-    """For each round the wall and CPU milliseconds of each of ``runs``; every other round takes them backwards."""
-    order = list(range(len(runs)))
-    rounds: list[tuple[list[float], list[float]]] = []
-    deadline = time.perf_counter() + options.max_seconds
-    gc.disable()  # a collection in the middle of a run would be counted as the model's
-    try:
-        while len(rounds) < options.runs and (len(rounds) < _MIN_RUNS or time.perf_counter() < deadline):
-            wall, cpu = [0.0] * len(runs), [0.0] * len(runs)
-            for index in order:
-                wall_start, cpu_start = time.perf_counter(), time.process_time()
-                runs[index]()
-                cpu[index] = (time.process_time() - cpu_start) * 1e3
-                wall[index] = (time.perf_counter() - wall_start) * 1e3
-            rounds.append((wall, cpu))
-            order.reverse()
-    finally:
-        gc.enable()
-    return rounds
+def _rounds(
+    runs: Sequence[Callable[[], object]], options: BenchOptions, watch: Watch
+) -> tuple[list[float], list[list[float]], list[list[float]]]:
+    if options.sustain_s is not None:
+        return time_rounds(list(runs), sys.maxsize, options.sustain_s, MIN_RUNS, watch)
+    return time_rounds(list(runs), options.runs, options.max_seconds, MIN_RUNS, watch)
 
 
-def _start(path: str, options: BenchOptions) -> tuple[WarmStart, _Subject]:
+def _start(path: str, options: BenchOptions) -> tuple[WarmStart, Subject]:
     begin = time.perf_counter()
-    subject = _open(path, options)
+    subject = open_subject(path, options)
     loaded = time.perf_counter()
     subject.run()
     end = time.perf_counter()
@@ -366,7 +311,7 @@ def _cold(import_ms: float, request: str) -> None:
     sys.stdout.write(msgspec.json.encode(cold).decode() + "\n")
 
 
-def _comparison(texts: Sequence[str], timed: Sequence[_Timed], threads: int) -> Comparison:
+def _comparison(texts: Sequence[str], timed: Sequence[Timed], threads: int) -> Comparison:
     a, b = timed
     basis: Literal["cpu", "wall"] = "cpu" if threads == 1 else "wall"
     pairs = (a.cpu_ms, b.cpu_ms) if basis == "cpu" else (a.wall_ms, b.wall_ms)

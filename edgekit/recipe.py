@@ -11,10 +11,12 @@ import msgspec
 
 from edgekit.errors import BadRecipe
 
-__all__ = ["BuildRecipe", "ConvertRecipe", "ExportRecipe", "Precision", "Preprocess", "QuantRecipe", "QuantRule"]
+__all__ = ["BuildRecipe", "ConvertRecipe", "ExportRecipe", "Precision", "Preprocess", "QuantRecipe", "QuantRule",
+           "TargetCpu"]
 
 IoLayout = Literal["auto", "onnx", "nhwc"]
 Precision = Literal["float32", "float16", "dynamic8", "dynamic4", "static8", "weight8", "weight4"]
+TargetCpu = Literal["x86", "x86_vnni", "arm"]
 _LARGEST = 3.4028234663852886e38  # of float32
 
 
@@ -96,13 +98,13 @@ class BuildRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QuantRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The precision of some ops: those of the kinds ``ops`` (LiteRT names, such as CONV_2D) whose first result is among
-    ``tensors``; an empty tuple matches all.
+    """The precision of some ops: those of the kinds ``ops`` (LiteRT's names, such as CONV_2D, or ONNX's, such as Conv)
+    whose first result is among ``tensors``; an empty tuple matches all.
 
     "float32": nothing is quantized. "float16": weights are stored as float16 and computed as float32. "dynamic8" and
     "dynamic4": int8 or int4 weights, activations are quantized by the engine at run time. "static8": weights and
     activations are int8, with ranges found by calibration. "weight8" and "weight4": weights are stored as integers and
-    computed as float32. Ops for which LiteRT has no such form stay as the rules before this one say.
+    computed as float32. Ops for which the engine has no such form stay as the rules before this one say.
     """
 
     precision: Precision
@@ -111,13 +113,20 @@ class QuantRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a LiteRT model is quantized: the last of ``rules`` that matches an op decides.
+    """How a model is quantized: the last of ``rules`` that matches an op decides.
 
     ``ranges`` (minimum, maximum of each float tensor) make static8 reproducible without the calibration data: a recipe
     that holds them gives the same file byte for byte. Where it is empty they are taken from the data by ``method``:
     "minmax" over all samples, "average" of the samples' extremes (moving, weight 0.05 for a new sample), "percentile"
     (the central ``percentile`` % of all values), "entropy" (the clipping that loses least in the sense of Kullback and
-    Leibler). ``io``: the dtype of the file's inputs and outputs.
+    Leibler). ``io``: the dtype of the file's inputs and outputs. ``cpu``, for ONNX Runtime: whose instructions decide
+    the integers ("x86_vnni" and "arm" have dot products of 8 bit integers), None for a LiteRT file.
+
+    For LiteRT: ``rounding`` "adaptive" rounds the weights so that each layer's results on the data are kept rather than
+    the weights; ``weight_steps``: how far from the nearest integers (base64 of deflated int8, by result).
+    ``correct_bias`` takes the mean error of each layer off its bias; ``bias_shifts``: what is added (base64 of float32,
+    by result). Both are found on the data where they are None. ``sparse``: constants that are mostly zero are stored
+    without the zeros.
     """
 
     rules: tuple[QuantRule, ...]
@@ -125,6 +134,12 @@ class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     percentile: float = 99.99
     io: Literal["float32", "int8"] = "float32"
     ranges: dict[str, tuple[float, float]] = {}
+    cpu: TargetCpu | None = None
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+    correct_bias: bool = False
+    sparse: bool = False
+    weight_steps: dict[str, str] | None = None
+    bias_shifts: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.artifacts import Array
+from edgekit.converters.onnx_to_litert.broadcasts import drop_broadcasts, fold_channel_order
+from edgekit.converters.onnx_to_litert.channel_order import track_channels
+from edgekit.converters.onnx_to_litert.fold_scale import fold_scale_into_dense
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
 from edgekit.converters.onnx_to_litert.shuffle import split_shuffles
@@ -135,21 +138,29 @@ def fuse_activations(graph: Graph) -> int:
     """Let the op before an activation apply it.
 
     before: t = CONV_2D(x, w, b); y = RELU6(t)        after: y = CONV_2D(x, w, b, fused RELU6)
+    A RESHAPE between the two stays, behind the activation.
     """
     producers, readers = _producers(graph), graph.consumers()
     outputs = {id(tensor) for tensor in graph.outputs}
     dropped: set[int] = set()
+
+    def maker(value: Tensor | None) -> Op | None:
+        """The op that makes ``value`` for one reader alone."""
+        alone = value is not None and len(readers.get(id(value), ())) == 1 and id(value) not in outputs
+        return producers.get(id(value)) if alone else None
+
     for op in graph.ops:
         value = op.inputs[0] if op.kind in _ACTIVATIONS else None
-        source = None if value is None else producers.get(id(value))
-        if value is None or source is None or source.kind not in _TAKES_ACTIVATION or value.dtype != np.float32:
+        before = source = maker(value)
+        while source is not None and source.kind == "RESHAPE":  # it lies between a Conv of one axis and what follows
+            source = maker(source.inputs[0])
+        if value is None or before is None or source is None or source.kind not in _TAKES_ACTIVATION:
             continue
-        taken = "fusedActivationFunction" in source.options
-        if taken or len(readers.get(id(value), ())) != 1 or id(value) in outputs:
+        if value.dtype != np.float32 or "fusedActivationFunction" in source.options:
             continue
         source.options["fusedActivationFunction"] = op.kind
-        source.outputs[0] = op.outputs[0]
-        producers[id(op.outputs[0])] = source
+        before.outputs[0] = op.outputs[0]
+        producers[id(op.outputs[0])] = before
         dropped.add(id(op))
     graph.ops = [op for op in graph.ops if id(op) not in dropped]
     return len(dropped)
@@ -229,10 +240,14 @@ FUSIONS = (
     drop_dead_ops,
     drop_kept_axes,
     absorb_flatten_order,
+    drop_broadcasts,
     fuse_bias,
+    fold_channel_order,
     fold_affine_into_dense,
+    fold_scale_into_dense,
     fuse_activations,
     fuse_quantized,
+    track_channels,
     split_shuffles,
     drop_dead_ops,
 )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["folded", "given", "static_dim", "trail"]
 
 
+_DEEPEST = 64
+
+
 def given(node: ir.Node, index: int) -> ir.Value | None:
     """The input ``index``, None when it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
@@ -28,16 +31,31 @@ def static_dim(value: ir.Value | None, axis: int) -> int | None:
 
 
 def folded(value: ir.Value | None, opset: int) -> Array | None:
-    """The array of ``value`` if constants alone determine it, else None."""
+    """The array of ``value`` if constants alone determine it, by at most ``_DEEPEST`` nodes in a row, else None."""
+    return _folded(value, opset, {}, _DEEPEST)
+
+
+def _folded(value: ir.Value | None, opset: int, known: dict[ir.Value, Array | None], depth: int) -> Array | None:
+    """``known``: what was found already, since a value may be read along very many ways."""
+    if value is None:
+        return None
+    if value not in known:
+        known[value] = _computed(value, opset, known, depth)
+    return known[value]
+
+
+def _computed(value: ir.Value, opset: int, known: dict[ir.Value, Array | None], depth: int) -> Array | None:
     from edgekit.converters.onnx_to_litert.folding import fold
 
     data = const_of(value)
-    node = None if value is None or data is not None else value.producer()
-    if node is None or node.domain or not node.inputs:
+    node = None if data is not None else value.producer()
+    if node is None or node.domain or not node.inputs or depth == 0:
         return data
-    inputs = [folded(operand, opset) for operand in node.inputs]
-    if any(operand is not None and array is None for operand, array in zip(node.inputs, inputs, strict=True)):
-        return None
+    inputs: list[Array | None] = []
+    for operand in node.inputs:
+        inputs.append(_folded(operand, opset, known, depth - 1))
+        if operand is not None and inputs[-1] is None:
+            return None
     results = fold(node, inputs, opset)
     return None if results is None else results[node.outputs.index(value)]
 

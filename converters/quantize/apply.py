@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.artifacts import LiteRTModel
 from edgekit.converters.onnx_to_litert.schema import schema
+from edgekit.converters.quantize.bias import find_shifts, shift_biases
 from edgekit.converters.quantize.engine import InnerValues, input_names
 from edgekit.converters.quantize.flatbuffer import (
     constant_bytes,
@@ -27,11 +28,14 @@ from edgekit.converters.quantize.flatbuffer import (
     write_tables,
 )
 from edgekit.converters.quantize.histogram import RangeFinder
+from edgekit.converters.quantize.rounding import adapt, round_weights
 from edgekit.converters.quantize.samples import Samples
+from edgekit.converters.quantize.sparse import make_sparse
+from edgekit.converters.quantize.weighted import weighted_ops
 from edgekit.errors import BadRecipe, EngineError, MissingExtra, UnknownName
 from edgekit.recipe import Precision, QuantRecipe, QuantRule
 
-__all__ = ["calibrate", "needs_ranges", "quantize"]
+__all__ = ["bits_of", "calibrate", "needs_ranges", "prepare", "quantize"]
 
 #: ai-edge-quantizer's own names where they are not the schema's
 _THEIR_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
@@ -56,7 +60,11 @@ def calibrate(
     input_tensors = _input_tensors(data)
     for done, feeds in enumerate(samples, 1):
         finder.add((input_tensors[name], array) for name, array in feeds.items())
-        finder.add(inner.run(feeds))
+        try:
+            finder.add(inner.run(feeds))
+        except EngineError as error:
+            raise EngineError(f"The float model fails on sample {done - 1} of the calibration data: {error.message}",
+                              error.remedy or "Give inputs that the model accepts.") from error
         if on_sample is not None:
             on_sample(done)
     return msgspec.structs.replace(recipe, ranges=finder.ranges())
@@ -72,22 +80,67 @@ def _input_tensors(data: bytes) -> dict[str, str]:
 def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = None) -> LiteRTModel:
     """``model`` as ``recipe`` says; signatures, layouts and (with ``io`` "float32") dtypes of inputs and outputs stay.
 
-    Ranges come from the recipe, else from ``samples``. The same model and recipe with ranges give the same bytes.
+    What the recipe does not hold is found on ``samples``. The same model and complete recipe give the same bytes.
 
-    Raises BadRecipe when ranges are wanted and there are none, or a rule names an unknown tensor; UnknownName for an
-    unknown kind of op; MissingExtra without ai-edge-quantizer; EngineError when it fails on the model.
+    Raises BadRecipe when ranges (or other things to be found on samples) are wanted and there are none, or a rule
+    names an unknown tensor; UnknownName for an unknown kind of op; MissingExtra without ai-edge-quantizer; EngineError
+    when it fails on the model.
     """
-    if needs_ranges(recipe) and not recipe.ranges:
-        if samples is None:
-            raise BadRecipe("The recipe quantizes activations and holds no ranges.", "Give calibration data.")
-        recipe = calibrate(model, recipe, samples)
+    if not recipe.rules and recipe.io == "float32":
+        return model
+    recipe = prepare(model, recipe, samples)
     source = with_unique_names(model.data)
     tables = read_tables(source)
+    if recipe.weight_steps:
+        round_weights(tables, bits_of(tables, recipe), recipe.weight_steps)
+        source = write_tables(tables)
+        tables = read_tables(source)
     entries = _entries(tables, recipe)
-    if not entries:
-        return read_model(write_tables(tables))
-    data = _run_quantizer(source, entries, _statistics(tables, recipe) if needs_ranges(recipe) else None)
-    return _finished(data, tables)
+    data = source
+    if entries:
+        data = _run_quantizer(source, entries, _statistics(tables, recipe) if needs_ranges(recipe) else None)
+    return _finished(data, tables, recipe)
+
+
+def prepare(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = None) -> QuantRecipe:
+    """``recipe`` with what it asks for and is found on ``samples``: ranges, steps of weights, shifts of biases.
+
+    Raises as ``quantize``.
+    """
+    wanted = {"quantizes activations and holds no ranges": needs_ranges(recipe) and not recipe.ranges,
+              "rounds weights and does not say how": recipe.rounding == "adaptive" and recipe.weight_steps is None,
+              "corrects biases and does not say how": recipe.correct_bias and recipe.bias_shifts is None}
+    for what, missing in wanted.items():
+        if missing and samples is None:
+            raise BadRecipe(f"The recipe {what}.", "Give calibration data.")
+    if samples is None or not any(wanted.values()):
+        return recipe
+    if needs_ranges(recipe) and not recipe.ranges:
+        recipe = calibrate(model, recipe, samples)
+    data = with_unique_names(model.data)
+    if recipe.rounding == "adaptive" and recipe.weight_steps is None:
+        steps = adapt(data, bits_of(read_tables(data), recipe), samples)
+        recipe = msgspec.structs.replace(recipe, weight_steps=steps)
+    if recipe.correct_bias and recipe.bias_shifts is None:
+        plain = quantize(model, msgspec.structs.replace(recipe, bias_shifts={}, sparse=False))
+        recipe = msgspec.structs.replace(recipe, bias_shifts=find_shifts(data, plain.data, samples))
+    return recipe
+
+
+def bits_of(tables: Any, recipe: QuantRecipe) -> dict[str, int]:
+    """Bits of the integer weights of each op that has them under ``recipe``, by the name of its first result."""
+    without_range = set(_without_range(tables, recipe)) if needs_ranges(recipe) else set()
+    found: dict[str, int] = {}
+    for layer in weighted_ops(tables):
+        for rule in recipe.rules:
+            if (rule.ops and layer.kind not in rule.ops) or (rule.tensors and layer.result not in rule.tensors):
+                continue
+            if rule.precision in ("float32", "float16") or (
+                    rule.precision == "static8" and layer.result in without_range):
+                found.pop(layer.result, None)
+            elif _entry("", _THEIR_NAMES.get(layer.kind, layer.kind), rule.precision):
+                found[layer.result] = _BITS[rule.precision]
+    return found
 
 
 def _entries(tables: Any, recipe: QuantRecipe) -> list[dict[str, Any]]:
@@ -219,8 +272,30 @@ def _run_quantizer(data: bytes, entries: list[dict[str, Any]], statistics: dict[
                           "Keep the ops that it names in float32 by a rule of the recipe.") from error
 
 
-def _finished(data: bytes, source: Any) -> LiteRTModel:
-    """Weights inside the flatbuffer, and what the source file says of itself kept."""
+def _keep_names(subgraph: Any, source: Any) -> None:
+    """Gives inputs and outputs the names of ``source``: without a signature they are what callers go by.
+
+    ai-edge-quantizer puts conversions there, whose results have other names, and leaves the name to the inner value.
+    """
+    places = [*zip(subgraph.inputs, source.inputs, strict=True), *zip(subgraph.outputs, source.outputs, strict=True)]
+    names = [name_of(tensor) for tensor in subgraph.tensors]
+    for index, original in places:
+        wanted = name_of(source.tensors[original])
+        if names[index] != wanted:
+            for other, name in enumerate(names):
+                if name == wanted:
+                    names[other] = f"{wanted}/inner"
+            names[index] = wanted
+    for tensor, name in zip(subgraph.tensors, names, strict=True):
+        tensor.name = name
+
+
+def _finished(data: bytes, source: Any, recipe: QuantRecipe) -> LiteRTModel:
+    """Weights inside the flatbuffer, biases corrected, and what the source file says of itself kept."""
     tables = read_tables(data, "The quantized model")
     tables.description = source.description
+    _keep_names(tables.subgraphs[0], source.subgraphs[0])
+    shift_biases(tables, recipe.bias_shifts or {})
+    if recipe.sparse:
+        make_sparse(tables)
     return read_model(write_tables(tables), "The quantized model")

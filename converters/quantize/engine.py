@@ -20,12 +20,15 @@ class InnerValues:
     The file must have been tried in a child process before: a bad one may crash the engine.
     """
 
-    def __init__(self, data: bytes, threads: int = 1) -> None:
-        """Raises EngineError when the engine refuses the file, BadModel when it is damaged."""
+    def __init__(self, data: bytes, threads: int = 1, only_outputs: bool = False) -> None:
+        """With ``only_outputs`` the file's outputs are all that is read, which is faster.
+
+        Raises EngineError when the engine refuses the file, BadModel when it is damaged.
+        """
         from edgekit.runtime.engines.litert import import_interpreter
 
         self._inputs = input_names(data)
-        opened, self.names = open_values(data)
+        opened, self.names = (data, _output_tensors(data)) if only_outputs else open_values(data)
         interpreter_class, _ = import_interpreter()
         try:
             self._interpreter: Any = interpreter_class(model_content=opened, num_threads=threads)
@@ -62,6 +65,11 @@ class InnerValues:
         if missing:
             raise BadInput(f"The sample has no '{missing[0]}'.", f"Wanted: {', '.join(details)}.")
         return details
+
+
+def _output_tensors(data: bytes) -> tuple[str, ...]:
+    subgraph = read_tables(data).subgraphs[0]
+    return tuple(name_of(subgraph.tensors[index]) for index in subgraph.outputs)
 
 
 def input_names(data: bytes) -> tuple[str, ...]:

@@ -97,13 +97,20 @@ def name_of(tensor: Any) -> str:
 def with_unique_names(data: bytes) -> bytes:
     """``data`` with tensors renamed ("x", "x/2", ...) where a name occurs twice; signatures stay as they are.
 
-    Ranges and rules go by tensor names, and ai-edge-quantizer refuses files in which they are not unique.
+    Ranges and rules go by tensor names, and ai-edge-quantizer refuses files in which they are not unique. It also reads
+    kinds of ops from the wide field only, which files from before 2020 leave at 0, and fails where the list of
+    signatures is not even empty: both are filled in.
     """
     model = read_tables(data)
+    old = model.signatureDefs is None
+    model.signatureDefs = model.signatureDefs or []
+    for code in model.operatorCodes:
+        old = old or code.builtinCode < code.deprecatedBuiltinCode
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
     names = [name_of(tensor) for tensor in tensors]
     if len(set(names)) == len(names):
-        return data
+        return write_tables(model) if old else data
     used: set[str] = set()
     taken = set(names)
     for tensor, name in zip(tensors, names, strict=True):

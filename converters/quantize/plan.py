@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +12,10 @@ from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_tables
 from edgekit.recipe import Precision, QuantRule
 from edgekit.report.placement import Placement
 
-__all__ = ["WEIGHTED", "Graph", "Plan", "bases", "combined", "flips", "left_out", "look_at", "without_left_out"]
+__all__ = [
+    "ONNX_FOLLOWING", "ONNX_WEIGHTED", "WEIGHTED", "Graph", "Plan", "bases", "combined", "flips", "left_out", "look_at",
+    "without_left_out",
+]
 
 #: kinds whose weights are most of a network, and which have forms that quantize activations at run time
 WEIGHTED = ("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -21,6 +24,9 @@ _NEVER = frozenset({"SHAPE", "WHILE", "IF", "CALL_ONCE", "VAR_HANDLE", "READ_VAR
                     "DEQUANTIZE", "QUANTIZE", "FILL", "RANGE"})
 #: kinds whose form follows their neighbours' and costs next to nothing
 _VIEWS = frozenset({"EXPAND_DIMS", "RESHAPE", "SQUEEZE"})
+#: the same in ONNX's names: kinds with weights, and kinds that become part of the op before them or follow it
+ONNX_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+ONNX_FOLLOWING = ("Clip", "Flatten", "Relu", "Reshape", "Squeeze", "Unsqueeze")
 
 
 class Graph(msgspec.Struct, frozen=True):
@@ -34,15 +40,18 @@ class Plan(msgspec.Struct, frozen=True):
     """A precision for each kind; float32 where none is given.
 
     ``cut``: tensors whose ops are not made static, since they would cut XNNPACK's partitions; ``keep``: tensors whose
-    ops stay float32 for accuracy.
+    ops stay float32 for accuracy, with their weights as ``keep_as``. ``mended``: rounding of weights is adaptive, and
+    biases are corrected.
     """
 
     kinds: Mapping[str, Precision]
     cut: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    keep_as: Literal["float32", "float16", "weight8"] = "float32"
+    mended: bool = False
 
     def __hash__(self) -> int:
-        return hash((tuple(sorted(self.kinds.items())), self.cut, self.keep))
+        return hash((tuple(sorted(self.kinds.items())), self.cut, self.keep, self.keep_as, self.mended))
 
     @property
     def name(self) -> str:
@@ -54,10 +63,12 @@ class Plan(msgspec.Struct, frozen=True):
         parts = [f"{form} {'+'.join(sorted(kind for kind, have in self.kinds.items() if have == form))}"
                  for form in sorted(forms) if form != main]
         same = sorted(kind for kind, have in self.kinds.items() if have == main)
-        weighted = [kind for kind in same if kind in WEIGHTED]
-        head = f"{main} {'+'.join(same)}" if len(same) < 3 or same == weighted else main
-        counts = ((len(self.cut), "not static"), (len(self.keep), "float32"))
-        return ", ".join([head, *parts, *(f"{count} ops {what}" for count, what in counts if count)])
+        weighted = [kind for kind in same if kind in WEIGHTED or kind in ONNX_WEIGHTED]
+        telling = [kind for kind in same if kind not in ONNX_FOLLOWING] or same
+        head = f"{main} {'+'.join(telling)}" if len(same) < 3 or telling == weighted else main
+        counts = ((len(self.cut), "not static"), (len(self.keep), self.keep_as))
+        mended = ["adaptive rounding, corrected biases"] if self.mended else []
+        return ", ".join([head, *parts, *(f"{count} ops {what}" for count, what in counts if count), *mended])
 
     def rules(self) -> tuple[QuantRule, ...]:
         """The plan as rules of a recipe."""
@@ -68,13 +79,16 @@ class Plan(msgspec.Struct, frozen=True):
         static = [QuantRule("static8", tuple(by_precision.pop("static8")))] if "static8" in by_precision else []
         others = [QuantRule(precision, tuple(kinds)) for precision, kinds in sorted(by_precision.items())]
         # A later rule wins: what must not be static may still have weights in another form.
-        return (*static, *_float32(self.cut), *others, *_float32(self.keep))
+        kept = _float32(self.keep)
+        if kept and self.keep_as != "float32":
+            kept.append(QuantRule(self.keep_as, WEIGHTED, self.keep))
+        return (*static, *_float32(self.cut), *others, *kept)
 
     def changed(
         self, kinds: Mapping[str, Precision], cut: tuple[str, ...] = (), keep: tuple[str, ...] = ()
     ) -> Plan:
         """The plan with other precisions for some kinds, and more tensors cut or kept."""
-        return Plan({**self.kinds, **kinds}, (*self.cut, *cut), (*self.keep, *keep))
+        return Plan({**self.kinds, **kinds}, (*self.cut, *cut), (*self.keep, *keep), self.keep_as, self.mended)
 
 
 def _float32(tensors: tuple[str, ...]) -> list[QuantRule]:
@@ -102,6 +116,21 @@ def bases(graph: Graph) -> list[Plan]:
              Plan(dict.fromkeys(weighted, "dynamic8")), static]
     if "FULLY_CONNECTED" in weighted:
         plans += [static.changed({"FULLY_CONNECTED": "dynamic8"}), Plan({"FULLY_CONNECTED": "dynamic8"})]
+    return plans
+
+
+def small(graph: Graph) -> list[Plan]:
+    """What to try besides for the smallest file: int4 weights, everywhere or only in linear layers."""
+    weighted = [kind for kind in graph.kinds if kind in WEIGHTED]
+    if not weighted:
+        return []
+    everywhere: dict[str, Precision] = dict.fromkeys(weighted, "weight4")
+    eight: dict[str, Precision] = dict.fromkeys(weighted, "weight8")
+    plans = [Plan(everywhere), Plan(everywhere, mended=True), Plan(dict.fromkeys(weighted, "dynamic4")),
+             Plan(eight, mended=True)]
+    if "FULLY_CONNECTED" in weighted and len(weighted) > 1:
+        mixed: dict[str, Precision] = {**eight, "FULLY_CONNECTED": "weight4"}
+        plans += [Plan(mixed), Plan(mixed, mended=True)]
     return plans
 
 
@@ -160,4 +189,4 @@ def combined(plan: Plan, better: Sequence[Plan]) -> Plan:
     for other in reversed(better):
         kinds.update({kind: precision for kind, precision in other.kinds.items()
                       if plan.kinds.get(kind, "float32") != precision})
-    return Plan(kinds, plan.cut, plan.keep)
+    return Plan(kinds, plan.cut, plan.keep, plan.keep_as, plan.mended)

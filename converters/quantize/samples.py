@@ -6,6 +6,7 @@ only once is written to a temporary folder on the way.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,13 +31,16 @@ _LABELS = "labels"
 class Samples:
     """Samples that can be walked any number of times; each is a dictionary of arrays by input name, as stored.
 
-    ``labels`` holds the class of each sample, or is None. ``random``: the values were drawn, not observed.
+    ``labels`` holds the class of each sample, or of each of the ``rows`` entries that a sample of a model with a fixed
+    batch consists of; or it is None. ``random``: the values were drawn, not observed.
     """
 
-    def __init__(self, walk: Callable[[], Iterator[Feeds]], labels: Array | None = None, random: bool = False) -> None:
+    def __init__(self, walk: Callable[[], Iterator[Feeds]], labels: Array | None = None, random: bool = False,
+                 rows: int = 1) -> None:
         self._walk = walk
         self.labels = labels
         self.random = random
+        self.rows = rows
 
     def __iter__(self) -> Iterator[Feeds]:
         """Raises BadInput for a sample that does not fit the model, holds NaN or infinity, and when there is none."""
@@ -49,8 +53,10 @@ class Samples:
             yield feeds
         if number == 0:
             raise BadInput("The calibration data holds no sample.", "Give at least one; 32 to 256 are customary.")
-        if self.labels is not None and len(self.labels) != number:
-            raise BadInput(f"There are {len(self.labels)} labels for {number} samples.", "Give one for each sample.")
+        if self.labels is not None and len(self.labels) not in (number, number * self.rows):
+            each = f" of {self.rows} entries" if self.rows > 1 else ""
+            raise BadInput(f"There are {len(self.labels)} labels for {number} samples{each}.",
+                           "Give one for each entry of the first axis.")
 
 
 def open_samples(
@@ -111,16 +117,21 @@ def _from_arrays(arrays: Mapping[str, Array | ArrayFile], inputs: Sequence[Tenso
             yield _as_feeds(dict(zip(names, pieces, strict=True)), inputs)
 
     labels = arrays.get(_LABELS) if _LABELS not in names else None
-    return Samples(walk, None if labels is None else _labels(labels))
+    rows = max(max(spec.shape[0], 1) if spec.shape else 1 for spec in inputs) if inputs else 1
+    if labels is None:
+        return Samples(walk, rows=rows)
+    count, entries = min(counts.values(), default=0), max(int(arrays[name].shape[0]) for name in names)
+    found = _labels(labels)
+    # entries that are left over since they do not fill a batch take their labels with them
+    return Samples(walk, found[:count * rows] if len(found) == entries else found, rows=rows)
 
 
 def _labels(found: Array | ArrayFile) -> Array:
-    labels = np.stack(list(found.rows(1))) if isinstance(found, ArrayFile) else np.asarray(found)
-    labels = labels.reshape(len(labels), -1)
-    if labels.shape[1] != 1 or labels.dtype.kind not in "iu":
-        raise BadInput(f"The labels have shape {list(labels.shape)} and dtype {labels.dtype}.",
-                       "Wanted: one integer for each sample, counted from 0.")
-    return labels[:, 0].astype(np.int64)
+    if not found.shape or math.prod(found.shape[1:]) != 1 or found.dtype.kind not in "iu":
+        raise BadInput(f"The labels have shape {list(found.shape)} and dtype {found.dtype}.",
+                       "Wanted: one integer for each sample, counted from 0 (of scores, their argmax).")
+    parts = list(found.rows(1 << 16)) if isinstance(found, ArrayFile) else [np.asarray(found)]
+    return np.concatenate([np.zeros(0, np.int64), *(part.reshape(-1).astype(np.int64) for part in parts)])
 
 
 def _batch(spec: TensorSpec, array: Array | ArrayFile) -> int:
@@ -134,7 +145,11 @@ def _count(array: Array | ArrayFile, spec: TensorSpec) -> int:
     if len(array.shape) not in (len(spec.shape), len(spec.shape) + 1) or not array.shape:
         raise BadInput(f"The array for '{spec.name}' has shape {list(array.shape)}.",
                        f"Its first axis counts samples; the input is {list(spec.shape)} as stored.")
-    return int(array.shape[0]) // max(_batch(spec, array), 1)
+    entries, batch = int(array.shape[0]), max(_batch(spec, array), 1)
+    if 0 < entries < batch:
+        raise BadInput(f"The array for '{spec.name}' holds {entries} entries, and the model takes {batch} at a time.",
+                       f"Give {batch} or more, or a model with a smaller batch.")
+    return entries // batch
 
 
 def _pieces(array: Array | ArrayFile, spec: TensorSpec) -> Iterator[Array]:
@@ -182,8 +197,16 @@ def _typed(array: Array, spec: TensorSpec) -> Array:
     if array.dtype.kind in "fiub" and (dtype.kind == "f" or array.dtype.kind != "f"):
         if dtype.kind == "f" and array.dtype == np.uint8:
             raise BadInput(f"The calibration data for '{spec.name}' is uint8, and the input is {spec.dtype}.",
-                           "Give values as the network sees them, after preprocessing.")
-        return np.ascontiguousarray(array, dtype)
+                           "Give values as the network sees them, after preprocessing; where it takes 0 to 255 as they "
+                           f"are, convert them: array.astype('{spec.dtype}').")
+        if dtype.kind in "iu" and array.dtype.kind in "iu" and array.size:
+            limits = np.iinfo(dtype)
+            if int(array.min()) < limits.min or int(array.max()) > limits.max:
+                raise BadInput(f"The calibration data for '{spec.name}' has values from {array.min()} to "
+                               f"{array.max()}, which {spec.dtype} cannot hold.",
+                               f"Wanted: {limits.min} to {limits.max}.")
+        with np.errstate(over="ignore"):  # what becomes infinite is an error of its own
+            return np.ascontiguousarray(array, dtype)
     raise BadInput(f"The calibration data for '{spec.name}' is {array.dtype}.", f"Wanted: {spec.dtype}.")
 
 

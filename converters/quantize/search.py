@@ -10,28 +10,30 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
 from edgekit.artifacts import LiteRTModel
-from edgekit.converters.quantize.apply import needs_ranges, quantize
-from edgekit.converters.quantize.plan import Plan, bases, combined, flips, without_left_out
+from edgekit.converters.quantize.apply import needs_ranges
+from edgekit.converters.quantize.notes import about_judgement
+from edgekit.converters.quantize.plan import Plan, combined, small, without_left_out
 from edgekit.converters.quantize.quality import MAX_DB
 from edgekit.converters.quantize.samples import Samples
-from edgekit.converters.quantize.sensitivity import Layer, sensitivity, to_keep
-from edgekit.converters.quantize.workbench import Quality, Trial, Workbench
+from edgekit.converters.quantize.sensitivity import Layer, to_keep
+from edgekit.converters.quantize.workbench import Model, Quality, Trial, Workbench
 from edgekit.errors import BadRecipe
 from edgekit.recipe import QuantRecipe
 
-__all__ = ["Goal", "Search", "Step", "search"]
+__all__ = ["Goal", "Search", "Step", "search", "search_on"]
 
 #: a change must make a file this much faster to count, since timing is not more exact
 _PAYS = 0.98
 #: files that differ less than this in time count as equally fast, and the smaller is taken
 _EQUAL = 1.03
+#: adaptive rounding and corrected biases must bring so much to be worth their place in the recipe
+_HELPS_DB = 0.2
 _ROUNDS = 2
 _FINALISTS = 5
 
@@ -40,25 +42,31 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted: the fastest or the smallest file whose quality is good enough.
 
     With ``max_drop_points`` a classifier may lose so many points of top-1 accuracy (with labels), or answer otherwise
-    than the float file on so many percent of the samples (without); one sample may always differ. Otherwise, and for
-    other networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``.
+    than the float file on so many percent of the samples (without); one sample may always differ. With
+    ``min_agreement`` (0 to 1) that part of its answers must also be the float file's. Otherwise, and for other
+    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``.
     """
 
     objective: Literal["latency", "size"] = "latency"
     min_sqnr_db: float = 30.0
     max_drop_points: float | None = None
     max_seconds: float = 120.0
+    min_agreement: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_sqnr_db < MAX_DB:
             raise BadRecipe(f"The lowest SQNR is {self.min_sqnr_db} dB.", f"It must lie between 0 and {MAX_DB:g}.")
         if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
             raise BadRecipe(f"The largest drop is {self.max_drop_points} points.", "It must lie between 0 and 100.")
+        if not 0 <= self.min_agreement <= 1:
+            raise BadRecipe(f"The lowest agreement is {self.min_agreement}.", "It must lie between 0 and 1.")
 
     def met(self, quality: Quality) -> bool:
         """Whether ``quality`` is good enough."""
         if self.max_drop_points is None or quality.agreement is None:
             return quality.sqnr_db >= self.min_sqnr_db
+        if round((1 - quality.agreement) * quality.samples) > max(1.0, (1 - self.min_agreement) * quality.samples):
+            return False
         if quality.drop_points is not None:
             return quality.drop_points <= self.max_drop_points
         other = round((1 - quality.agreement) * quality.samples)
@@ -85,7 +93,7 @@ class Search(msgspec.Struct, frozen=True):
     time, size and quality at once. ``float_cpu_ms``: CPU time of the float file in the last measurement.
     """
 
-    model: LiteRTModel
+    model: Model
     recipe: QuantRecipe
     chosen: Trial | None
     trials: tuple[Trial, ...]
@@ -109,22 +117,30 @@ def search(
 
     Raises BadInput for samples that do not fit, EngineError or BadModel when the float file does not run, MissingExtra.
     """
-    started = time.perf_counter()
     say = on_step or (lambda _: None)
     say("calibrating")
-    run = _Run(Workbench(model, samples, base), goal, say)
+    return search_on(lambda: Workbench(model, samples, base), goal, base, say)
+
+
+def search_on(
+    opened: Callable[[], Workbench], goal: Goal, base: QuantRecipe, say: Callable[[str], None]
+) -> Search:
+    """The search on a workbench of any engine; making it, which calibrates, counts as part of the search."""
+    started = time.perf_counter()
+    run = _Run(opened(), goal, say)
+    model = run.bench.source
     run.explore()
     run.refine()
     run.extend(0.25 * goal.max_seconds)
     run.raise_quality()
     chosen = run.choose()
-    rules = () if chosen is None else chosen.plan.rules()
-    recipe = msgspec.structs.replace(run.bench.base, rules=rules, io=base.io)
+    recipe = run.bench.base if chosen is None else run.bench.recipe_of(chosen.plan)
+    recipe = msgspec.structs.replace(recipe, rules=() if chosen is None else recipe.rules, io=base.io)
     if not needs_ranges(recipe):
         recipe = msgspec.structs.replace(recipe, ranges={})
-    made = model if chosen is None and base.io == "float32" else quantize(run.bench.model, recipe)
+    made = model if chosen is None and base.io == "float32" else run.bench.quantized(recipe)
     say("finding where the error enters")
-    layers = sensitivity(run.bench.model.data, run.bench.files[chosen.name], samples) if chosen is not None else ()
+    layers = run.bench.layers(run.bench.files[chosen.name]) if chosen is not None else ()
     trials = tuple(sorted(run.trials.values(), key=lambda trial: trial.speed.ratio if trial.speed else 99.0))
     return Search(
         model=made, recipe=recipe, chosen=chosen, trials=trials, pareto=pareto(trials), steps=tuple(run.steps),
@@ -155,6 +171,7 @@ class _Run:
         self.trials: dict[str, Trial] = {}
         self.steps: list[Step] = []
         self._deadline = time.perf_counter() + 0.75 * goal.max_seconds  # the rest is for raising the quality
+        self.mended_db: float | None = None  # what adaptive rounding and corrected biases brought
         self.cut: set[str] = set()  # kinds of which XNNPACK left out some when they were static
         self._made: set[object] = set()
 
@@ -163,8 +180,8 @@ class _Run:
         new = []
         for plan in plans:
             rules = plan.rules()
-            if rules and rules not in self._made:
-                self._made.add(rules)
+            if rules and (rules, plan.mended) not in self._made:
+                self._made.add((rules, plan.mended))
                 new.append(plan)
         fresh = self.bench.make(new, self.say)
         self.trials.update({trial.name: trial for trial in fresh})
@@ -172,9 +189,13 @@ class _Run:
 
     def _time(self, trials: Sequence[Trial]) -> list[Trial]:
         per_file = min(0.6, max(0.3, 1.2 * len(trials) ** -0.5))
-        timed = self.bench.timed(trials, seconds=per_file * (len(trials) + 1), on_step=self.say)
+        timed = self.bench.timed(trials, self._affordable(per_file * (len(trials) + 1)), on_step=self.say)
         self.trials.update({trial.name: trial for trial in timed})
         return timed
+
+    def _affordable(self, seconds: float) -> float:
+        """``seconds`` for measuring, or less where the whole search is to be short."""
+        return min(seconds, max(1.0, 0.25 * self.goal.max_seconds))
 
     def _late(self) -> bool:
         """Whether the time for new candidates is over."""
@@ -186,7 +207,7 @@ class _Run:
 
     def explore(self) -> None:
         """Starting points, and static with the ops that cut partitions in float."""
-        plans = bases(self.bench.graph)
+        plans = self.bench.bases()
         stock, made = plans[0], self._make(plans)
         queue = [trial for trial in made if trial.plan == stock and not trial.failure]
         while queue:
@@ -196,6 +217,8 @@ class _Run:
             better = [each for each in self._make(repaired) if not each.failure]
             queue += better
             made += better
+        if self.goal.objective == "size" and self.bench.mends:
+            made += self._make(small(self.bench.graph))
         self._time(made)
 
     def refine(self) -> None:
@@ -204,7 +227,7 @@ class _Run:
             best = self._best(self._good())
             if best is None or best.speed is None or self._late():
                 return
-            made = self._make(flips(best.plan, self.bench.graph, self.cut))
+            made = self._make(self.bench.flips(best.plan, self.cut))
             timed = self._time([trial for trial in made if self.goal.met(trial.quality)] + [best])
             if self._late():
                 return
@@ -224,20 +247,45 @@ class _Run:
                    if trial.speed is not None and not self.goal.met(trial.quality) and _ratio(trial) < _PAYS * limit]
         if self.goal.objective == "size" or not hopeful:
             return
-        start = self._with_dynamic_linear(min(hopeful, key=_ratio))
+        start = self._mended(self._with_dynamic_linear(min(hopeful, key=_ratio)))
+        if self.goal.met(start.quality):
+            return
         self.say(f"finding the sensitive layers of '{start.name}'")
-        layers = sensitivity(self.bench.model.data, self.bench.files[start.name], self.bench.samples)
+        layers = self.bench.layers(self.bench.files[start.name])
         if not self._keep_worst(start, layers):
             self._keep_first(start)
+        self._smaller()
 
     def _with_dynamic_linear(self, start: Trial) -> Trial:
-        """``start``, or better with FULLY_CONNECTED dynamic, which costs next to nothing and spares its range."""
-        if start.plan.kinds.get("FULLY_CONNECTED") != "static8":
+        """``start``, or better with linear layers dynamic, which costs next to nothing and spares its range."""
+        static = [kind for kind in self.bench.linear if start.plan.kinds.get(kind) == "static8"]
+        if not static:
             return start
-        plan = start.plan.changed({"FULLY_CONNECTED": "dynamic8"})
+        plan = start.plan.changed(dict.fromkeys(static, "dynamic8"))
         self._make([plan])
         made = self.trials.get(plan.name, start)
         return made if not made.failure and made.quality.sqnr_db > start.quality.sqnr_db else start
+
+    def _mended(self, start: Trial) -> Trial:
+        """``start``, or better with adaptive rounding and corrected biases, which cost no time in use."""
+        if not self.bench.mends or start.plan.mended:
+            return start
+        made = [trial for trial in self._make([msgspec.structs.replace(start.plan, mended=True)]) if not trial.failure]
+        if not made or made[0].quality.sqnr_db < start.quality.sqnr_db + _HELPS_DB:
+            return start
+        self.mended_db = made[0].quality.sqnr_db - start.quality.sqnr_db
+        return self._time([self._judged(made[0])])[0] if self.goal.met(made[0].quality) else made[0]
+
+    def _smaller(self) -> None:
+        """Store the weights of the ops that stay float as integers or float16, where that is still good enough."""
+        best = self._best(self._good())
+        if best is None or not best.plan.keep or not self.bench.mends:
+            return
+        for form in ("weight8", "float16"):
+            for made in self._make([msgspec.structs.replace(best.plan, keep_as=form)]):
+                if not made.failure and self.goal.met(made.quality) and self.goal.met(self._judged(made).quality):
+                    self._time([self.trials[made.name], best])
+                    return
 
     def _keep_worst(self, start: Trial, layers: Sequence[Layer]) -> bool:
         """Keep 1, 2, 4, ... of the layers that add most error float, up to a quarter; whether that was enough."""
@@ -298,7 +346,7 @@ class _Run:
             self.say("judging the finalists on all samples")
             judged = [self._judged(trial) for trial in finalists]
             timed = self.bench.timed([trial for trial in judged if self.goal.met(trial.quality)],
-                                     seconds=1.5 * (len(judged) + 1), on_step=self.say)
+                                     self._affordable(1.5 * (len(judged) + 1)), on_step=self.say)
             self.trials.update({trial.name: trial for trial in timed})
             useful = [trial for trial in timed if self.goal.objective == "size" or _ratio(trial) < 1.0]
             best = self._best(useful)
@@ -313,18 +361,23 @@ class _Run:
         fastest = min(integer, key=_ratio, default=None)
         if fastest is not None and _ratio(fastest) >= _PAYS:
             found.append(f"No int8 file is faster than the float file here; the fastest, '{fastest.name}', takes "
-                         f"{_ratio(fastest):.2f} times as long. float16 and weight8 are smaller "
-                         "and not slower.")
+                         f"{_ratio(fastest):.2f} times as long. {self.bench.otherwise}.")
         if chosen is None:
             found.append("No candidate is both good enough and faster than the float file: the float file is kept.")
         elif _is_integer(chosen) and _ratio(chosen) > 1:
             found.append(f"The chosen int8 file is slower than the float file ({_ratio(chosen):.2f} times as long).")
-        stock = next((trial for trial in self.trials.values() if trial.plan == bases(self.bench.graph)[0]), None)
+        stock = next((trial for trial in self.trials.values() if trial.plan == self.bench.bases()[0]), None)
         if stock is not None and stock.speed is not None and _ratio(stock) > 1:
-            counts = Counter(kind for kind, _ in stock.left_out)
-            cut = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
             found.append(f"Quantizing everything statically would be {_ratio(stock):.2f} times as slow as float: "
-                         f"XNNPACK leaves out {cut or 'nothing'} and runs {stock.partitions} partitions.")
+                         f"{self.bench.why_slow(stock)}.")
+        if self.mended_db is not None:
+            used = "is used" if chosen is not None and chosen.plan.mended else "is not used"
+            found.append("Adaptive rounding with corrected biases raised the fastest file's SQNR by "
+                         f"{self.mended_db:.1f} dB; it {used} in the chosen file.")
+        judged = max((trial.quality for trial in self.trials.values()), key=lambda each: each.samples, default=None)
+        if judged is not None:
+            found += about_judgement(judged if chosen is None else chosen.quality, self.bench.samples,
+                                     self.goal.max_drop_points, self.goal.min_sqnr_db)
         if self.bench.samples.random:
             found.append("The calibration data is random: ranges and quality say little about real inputs.")
         return found

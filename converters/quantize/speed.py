@@ -10,17 +10,18 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import isolate
-from edgekit.artifacts import Array
+from edgekit.artifacts import Array, Engine
 from edgekit.errors import EdgeKitError, InternalError
 from edgekit.report.placement import Placement
 
-__all__ = ["Speed", "compare_speed", "probe"]
+__all__ = ["Speed", "compare_speed", "probe", "try_files"]
 
 _ROUNDS = 4
 _MIN_BLOCKS = 3
@@ -38,13 +39,15 @@ class Speed(msgspec.Struct, frozen=True):
     high: float
 
 
-def compare_speed(files: Sequence[bytes], feeds: Mapping[str, Array], seconds: float) -> tuple[Speed, ...]:
+def compare_speed(
+    files: Sequence[bytes], feeds: Mapping[str, Array], seconds: float, engine: Engine = "litert"
+) -> tuple[Speed, ...]:
     """The speed of each of ``files`` against the first, on ``feeds`` (stored layout), within about ``seconds``.
 
     Raises EngineError or BadModel for a file that the engine refuses or dies of.
     """
     timed = isolate.call("edgekit.converters.quantize.speed:_timed", list(files), dict(feeds), seconds,
-                         timeout_s=60 + 20 * seconds, subject="Timing the model")
+                         engine, timeout_s=60 + 20 * seconds, subject="Timing the model")
     if not isinstance(timed, list):
         raise InternalError("The child process sent no times.")
     return tuple(_speed(each, timed[0]) for each in timed)
@@ -60,14 +63,16 @@ def _speed(subject: npt.NDArray[np.float64], reference: npt.NDArray[np.float64])
     return Speed(float(np.median(subject)) * 1e3, float(np.median(ratios)), float(low), float(high))
 
 
-def _timed(files: list[bytes], feeds: dict[str, Array], seconds: float) -> list[npt.NDArray[np.float64]]:
+def _timed(
+    files: list[bytes], feeds: dict[str, Array], seconds: float, engine: Engine
+) -> list[npt.NDArray[np.float64]]:
     """In the child: CPU seconds of a run of each file, as arrays (rounds, blocks)."""
     from edgekit.runtime.engines import open_session
 
     taken: list[list[list[float]]] = [[] for _ in files]
     blocks = 0
     for number in range(_ROUNDS):
-        sessions = [open_session("litert", data) for data in files]
+        sessions = [open_session(engine, data) for data in files]
         for session in sessions:
             session.run(feeds)
         for each in taken:
@@ -104,13 +109,17 @@ def probe(files: Sequence[bytes], feeds: Mapping[str, Array]) -> list[Placement 
 
     In the place of a file that the engine refuses or dies of stands the error.
     """
+    return try_files(f"{__name__}:_probe", files, feeds)
+
+
+def try_files(target: str, files: Sequence[bytes], feeds: Mapping[str, Array]) -> list[Any]:
+    """What ``target`` (as for ``isolate.call``) finds of each file in a child process, or the error in its place."""
     try:
-        found = isolate.call("edgekit.converters.quantize.speed:_probe", list(files), dict(feeds),
-                             subject="Trying the model")
+        found = isolate.call(target, list(files), dict(feeds), subject="Trying the model")
     except EdgeKitError as error:
         if len(files) == 1:
             return [error]
-        return [found for data in files for found in probe([data], feeds)]
+        return [found for data in files for found in try_files(target, [data], feeds)]
     if not isinstance(found, list):
         raise InternalError("The child process sent no placements.")
     return found

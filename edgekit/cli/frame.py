@@ -63,8 +63,15 @@ class Partial(Exception):
 class Frame:
     """What a verb tells a person while it works (on stderr), and where the risky part of its work runs."""
 
-    def __init__(self, debug: bool = False) -> None:
+    def __init__(self, debug: bool = False, quiet: bool = False) -> None:
+        """``quiet``: no progress, not even on a terminal."""
         self._debug = debug
+        self._quiet = quiet
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether ``working`` draws anything: on a terminal, unless the caller wants JSON."""
+        return not self._quiet and sys.stderr.isatty()
 
     def say(self, message: str) -> None:
         """Print a line of information."""
@@ -73,7 +80,7 @@ class Frame:
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[Callable[[str], None]]:
         """Show a moving bar with ``what`` and the time, on a terminal only; the yielded function shows another text."""
-        if not sys.stderr.isatty():
+        if not self.shows_progress:
             yield lambda _: None
             return
         from rich.console import Console
@@ -103,7 +110,7 @@ def verb(name: str, draw: Callable[[R], RenderableType]) -> Callable[[Callable[.
         def run(*, json: bool, debug: bool, **options: Any) -> None:
             try:
                 with _stdout_is_stderr():
-                    result = function(Frame(debug), **options)
+                    result = function(Frame(debug, quiet=json), **options)
             except Partial as partial:
                 _print(partial.result, json, draw, _failure(partial.error))
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, public_key_options
 from edgekit.errors import BadRecipe
 from edgekit.graph.model_facts import BundleFacts, ModelFacts
+from edgekit.report.placed import PlacementReport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,10 +23,14 @@ __all__ = ["Inspect", "inspect"]
 
 
 class Inspect(ModelFacts, frozen=True, kw_only=True):
-    """The facts of the file. ``signature_checked``: --public-key was given and the signature is right."""
+    """The facts of the file. ``signature_checked``: --public-key was given and the signature is right.
+
+    ``placement``: with --placement.
+    """
 
     source: str
     signature_checked: bool
+    placement: PlacementReport | None = None
 
 
 def _draw(result: Inspect) -> RenderableType:
@@ -51,7 +57,29 @@ def _draw(result: Inspect) -> RenderableType:
         parts += [Text(), tensors(result.inputs, result.outputs)]
     if result.bundle:
         parts.append(Text("\n" + _bundle_text(result.bundle, result.signature_checked)))
+    if result.placement:
+        parts += [Text(), *_placement(result.placement)]
     return Group(*parts)
+
+
+def _placement(found: PlacementReport) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    from edgekit.cli.tables import grid
+
+    left = [("XNNPACK", each) for each in found.xnnpack.left] if found.xnnpack else []
+    if found.xnnpack:
+        yield Text(f"XNNPACK takes {found.xnnpack.taken} of {found.xnnpack.ops} ops in {found.xnnpack.partitions} "
+                   "piece(s), by compilation")
+    for hint in found.hints:
+        yield Text(f"{hint.title}: {hint.taken} of {hint.ops} ops in {hint.partitions} piece(s), by rules "
+                   f"({hint.source})" + "".join(f"\n  {note}" for note in hint.notes))
+        left += [(hint.title, each) for each in hint.left]
+    if left:
+        table = grid("not on", "op", "kind", "why")
+        for title, each in left:
+            table.add_row(title, Text(each.op), each.kind, Text(each.reason))
+        yield table
 
 
 def _bundle_text(bundle: BundleFacts, signature_checked: bool) -> str:
@@ -69,8 +97,11 @@ def _bundle_text(bundle: BundleFacts, signature_checked: bool) -> str:
 
 @verb("inspect", draw=_draw)
 @click.argument("source", metavar="FILE", type=PATH)
+@click.option("--placement", is_flag=True, help="Of a .tflite or .onnx file: which ops run where, and why not.")
 @public_key_options
-def inspect(frame: Frame, source: Path, public_key: Path | None, require_signature: bool) -> Inspect:
+def inspect(
+    frame: Frame, source: Path, placement: bool, public_key: Path | None, require_signature: bool
+) -> Inspect:
     """Tell what is in an .onnx, .tflite, .ort or .edge file.
 
     Nothing in the file is trusted: parsers that could crash run in a process of their own.
@@ -83,7 +114,15 @@ def inspect(frame: Frame, source: Path, public_key: Path | None, require_signatu
             _check_signature(source, public_key, require_signature)
         elif public_key is not None or require_signature:
             raise BadRecipe(f"{source} is not a bundle, and only bundles are signed.", "Leave the public key out.")
-    return Inspect(**msgspec.structs.asdict(facts), source=str(source), signature_checked=public_key is not None)
+        placed = _placed(source) if placement else None
+    return Inspect(**msgspec.structs.asdict(facts), source=str(source), signature_checked=public_key is not None,
+                   placement=placed)
+
+
+def _placed(source: Path) -> PlacementReport:
+    from edgekit.report.placed import placement_of
+
+    return placement_of(source)
 
 
 def _check_signature(source: Path, public_key: Path | None, require_signature: bool) -> None:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.files import refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, shape_option
+from edgekit.errors import BadRecipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from edgekit.device_profiles import DeviceProfile
     from edgekit.profile.predict import LatencyPrediction
 
 __all__ = ["profile"]
@@ -27,10 +30,13 @@ def _draw(result: LatencyPrediction) -> RenderableType:
     from edgekit.cli.tables import grid
 
     low, high = result.band_ms
+    like = f"as in '{result.nearest}'" if result.nearest else "on ops like timed ones"
     lines = [
         f"{result.device} ({result.confidence}): {result.latency_ms:.3g} ms, 90 % band {low:.3g} to {high:.3g} ms",
         f"{result.macs / 1e6:,.1f} M multiply-adds in {len(result.ops)} ops; {result.covered:.0%} of the time is spent "
-        f"as in '{result.nearest}', {'inside' if result.inside_domain else 'OUTSIDE'} the calibrated domain",
+        f"{like}, {'inside' if result.inside_domain else 'OUTSIDE'} the calibrated domain",
+        *(f"variant {each.id} ({each.engine}): {each.latency_ms:.3g} ms, {each.band_ms[0]:.3g} to {each.band_ms[1]:.3g}"
+          for each in result.variants),
         *(f"note: {finding}" for finding in result.findings),
     ]
     table = grid("op", "kind", ">ms", ">share", "")
@@ -41,17 +47,40 @@ def _draw(result: LatencyPrediction) -> RenderableType:
 
 @verb("profile", draw=_draw)
 @click.argument("source", metavar="MODEL", type=PATH)
-@click.option("--device", required=True, help="Id of a profile, or its device: see edgekit devices list.")
+@click.option("--device", required=True, help="A profile's id or device (edgekit devices list), or a .json file.")
+@click.option("--html", type=PATH, metavar="REPORT.html", help="Write a page with everything that is known, as well.")
+@click.option("--against", type=PATH, metavar="FLOAT.onnx",
+              help="For --html: the float model, to see by layer what quantization costs.")
 @shape_option
 def profile(
-    frame: Frame, source: Path, device: str, shape: tuple[tuple[str, tuple[int, ...]], ...]
+    frame: Frame, source: Path, device: str, html: Path | None, against: Path | None,
+    shape: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> LatencyPrediction:
-    """Predict the latency of an .onnx or .tflite file on a device, with a 90 % band and the slowest ops."""
+    """Predict the latency of an .onnx, .tflite or .edge file on a device, with a 90 % band and the slowest ops.
+
+    Of a bundle all variants are predicted; the ops are those of the one for the profile's runtime.
+    """
     from edgekit.device_profiles import resolve
-    from edgekit.graph.costs_read import graph_costs
-    from edgekit.profile.predict import predict
+    from edgekit.profile.files import predict_file
 
     found = resolve(device)
     with frame.working(f"Reading {source}"):
-        costs = graph_costs(source, dict(shape))
-    return predict(costs, found)
+        prediction = predict_file(source, found, dict(shape))
+    if html is not None:
+        with frame.working(f"Looking into {source}"):
+            _write_page(html, source, found, dict(shape), against)
+        frame.say(f"The report is in {html}.")
+    elif against is not None:
+        raise BadRecipe("--against is for the report.", "Name a file for it, too: --html REPORT.html")
+    return prediction
+
+
+def _write_page(
+    html: Path, source: Path, found: DeviceProfile, shapes: dict[str, tuple[int, ...]], against: Path | None
+) -> None:
+    from edgekit.atomic import write_atomically
+    from edgekit.report.html import html_page
+    from edgekit.report.profile import profile_report
+
+    refuse_same_file(source, html)
+    write_atomically(html, html_page(profile_report(source, found, shapes, against)).encode())

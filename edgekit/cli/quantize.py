@@ -1,26 +1,28 @@
-"""``edgekit quantize``: a smaller and faster LiteRT file, by a recipe that is found or given."""
+"""``edgekit quantize``: a smaller and faster file for LiteRT or ONNX Runtime, by a recipe that is found or given."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 import msgspec
 
-from edgekit.artifacts import TensorSpec
+from edgekit.artifacts import Engine, LiteRTModel, OrtModel, TensorSpec
 from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, output_option, shape_option
+from edgekit.cli.progress import followed, reporter
+from edgekit.cli.quantize_device import refuse_device
 from edgekit.errors import BadRecipe
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from edgekit.artifacts import LiteRTModel
-    from edgekit.converters.quantize import Samples, Search, Trial
+    from edgekit.converters.quantize import Model, Samples, Search, Trial
 
 __all__ = ["Candidate", "LayerError", "Quantize", "Request", "quantize", "quantize_file"]
 
@@ -52,7 +54,10 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class LayerError(msgspec.Struct, frozen=True):
-    """Where error enters in the chosen file, worst first. ``gain_db``: what keeping the op float could buy."""
+    """Where error enters in the chosen file, worst first: the order in which to keep ops float.
+
+    ``gain_db``: what keeping the op float could buy; ``float_costs_bytes``: by how much the file would grow.
+    """
 
     tensor: str
     kind: str
@@ -61,6 +66,7 @@ class LayerError(msgspec.Struct, frozen=True):
     low: float
     high: float
     outlier_channels: int
+    float_costs_bytes: int | None = None
 
 
 class RaisedStep(msgspec.Struct, frozen=True):
@@ -103,6 +109,9 @@ class Request(msgspec.Struct, frozen=True):
     preprocess: Preprocess
     goal: dict[str, Any]
     base: QuantRecipe
+    to: Engine
+    cpu: Literal["host", "x86", "x86_vnni", "arm"]
+    step_file: Path | None = None
 
 
 def _draw(result: Quantize) -> RenderableType:
@@ -145,9 +154,10 @@ def _candidates(result: Quantize) -> RenderableType:
 def _layers(result: Quantize) -> RenderableType:
     from edgekit.cli.tables import grid
 
-    table = grid("where error enters", "op", ">SQNR dB", ">gain dB", ">range", ">outlier channels")
+    table = grid("where error enters", "op", ">SQNR dB", ">gain dB", ">costs bytes", ">range", ">outlier channels")
     for each in result.layers[:_SHOWN_LAYERS]:
         table.add_row(each.tensor, each.kind, f"{each.sqnr_db:.1f}", f"{each.gain_db:.2f}",
+                      "" if each.float_costs_bytes is None else str(each.float_costs_bytes),
                       f"{each.low:.3g} to {each.high:.3g}", str(each.outlier_channels))
     return table
 
@@ -157,6 +167,10 @@ def _layers(result: Quantize) -> RenderableType:
 @click.option("--data", "--calibration", "data", metavar="DATA",
               help="Calibration data: a .npz or .npy file, a folder of images, or the word random.")
 @output_option
+@click.option("--to", type=click.Choice(["litert", "ort"]),
+              help="The engine; ort by default when OUT ends in .onnx, else litert.")
+@click.option("--cpu", type=click.Choice(["host", "x86", "x86_vnni", "arm"]), default="host", show_default=True,
+              help="For ort: the CPU that decides which integers are used.")
 @click.option("--objective", type=click.Choice(["latency", "size"]), default="latency", show_default=True,
               help="What the file shall be best at.")
 @click.option("--min-sqnr-db", type=float, default=30.0, show_default=True,
@@ -174,28 +188,34 @@ def _layers(result: Quantize) -> RenderableType:
 @click.option("--recipe", "recipe_file", type=PATH, metavar="FILE.json", help="Apply this recipe; do not search.")
 @click.option("--save-recipe", type=PATH, metavar="FILE.json",
               help="Write the recipe, which makes the same file again.")
+@click.option("--device", metavar="ID", help="Predict times by a device's profile instead of measuring them here.")
 @click.option("--preprocess", type=PATH, metavar="FILE.json", help="How images become inputs (a Preprocess as JSON).")
 @shape_option
 def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
-    """Make a quantized LiteRT file from a .tflite or .onnx file.
+    """Make a quantized file from a .onnx file, or for LiteRT from a .tflite file.
 
     Without --recipe, files in which different kinds of ops are int8 are made, run here and compared with the float
     file; the fastest (or smallest) that is good enough is written. The arrays of a .npz file have the names of the
     inputs; their first axis counts samples; an array named labels makes accuracy the measure of quality.
     """
     recipe_file, data, output = options["recipe_file"], options["data"], options["output"]
+    if options["device"] is not None:
+        refuse_device(options["device"])
     if recipe_file is None and data is None:
         raise BadRecipe("There is no calibration data.", "Give --data with a file or folder, or the word random.")
     preprocess = Preprocess() if options["preprocess"] is None else _read(options["preprocess"], Preprocess)
+    to: Engine = options["to"] or ("ort" if output.suffix.lower() == ".onnx" else "litert")
     request = Request(
         source=source, output=output, data=data, recipe_file=recipe_file, save_recipe=options["save_recipe"],
         shapes=dict(options["shape"]), preprocess=preprocess,
         goal={"objective": options["objective"], "min_sqnr_db": options["min_sqnr_db"],
               "max_drop_points": options["max_drop"], "max_seconds": options["max_seconds"]},
         base=QuantRecipe((), method=options["method"], percentile=options["percentile"], io=options["io"]),
+        to=to, cpu=options["cpu"],
     )
     refuse_same_file(source, output)
-    with frame.working(f"Quantizing {source}"):
+    with followed(frame, f"Quantizing {source}") as step_file:
+        request = msgspec.structs.replace(request, step_file=step_file)
         result = frame.guarded(f"{__name__}:quantize_file", request, subject=f"Quantizing '{source}'")
     return cast("Quantize", result)
 
@@ -211,11 +231,16 @@ def _read(path: Path, kind: Any) -> Any:
 
 def quantize_file(request: Request) -> Quantize:
     """The work, in a process of its own: the files are written here, and what is returned is small."""
+    from edgekit.cli import quantize_ort
     from edgekit.converters.quantize import Goal, open_samples, search
+    from edgekit.converters.quantize.sensitivity import saved_bytes
 
     goal = Goal(**request.goal)
     recipe = None if request.recipe_file is None else _read(request.recipe_file, QuantRecipe)
-    model = _float_model(request)
+    as_it_is = quantize_ort.kept(request)
+    if as_it_is is not None:
+        return as_it_is
+    model = quantize_ort.float_model(request) if request.to == "ort" else _float_model(request)
     samples = None
     if request.data is not None:
         samples = open_samples(request.data if request.data == "random" else Path(request.data), model.inputs,
@@ -223,16 +248,21 @@ def quantize_file(request: Request) -> Quantize:
     if recipe is not None:
         return _by_recipe(request, model, recipe, samples)
     assert samples is not None
-    return _written(request, search(model, samples, goal, request.base))
+    if isinstance(model, OrtModel):
+        return _written(request, quantize_ort.search(request, model, samples, goal))
+    found = search(model, samples, goal, request.base, reporter(request.step_file))
+    return _written(request, found, saved_bytes(model.data, found.model.data))
 
 
 def _float_model(request: Request) -> LiteRTModel:
+    from edgekit.converters.quantize.float_form import float_form
+
     if request.source.suffix.lower() == ".onnx":
         from edgekit.pipeline import convert
         from edgekit.recipe import ConvertRecipe
 
         model = convert(request.source, "litert", None, ConvertRecipe(shapes=request.shapes)).model
-        return cast("LiteRTModel", model)
+        return float_form(cast("LiteRTModel", model), f"'{request.source}'")
     from edgekit.converters.quantize import read_model
     from edgekit.errors import BadModel
 
@@ -242,27 +272,32 @@ def _float_model(request: Request) -> LiteRTModel:
         data = request.source.read_bytes()
     except OSError as error:
         raise BadModel(f"'{request.source}' cannot be read: {error.strerror or error}.", "Check the path.") from error
-    return read_model(data, f"'{request.source}'")
+    return float_form(read_model(data, f"'{request.source}'"), f"'{request.source}'")
 
 
-def _stored(request: Request, model: LiteRTModel) -> dict[str, tuple[int, ...]]:
+def _stored(request: Request, model: Model) -> dict[str, tuple[int, ...]]:
     """The given shapes, which are in ONNX order, in the order that the model stores."""
     layout = {spec.name: spec.layout for spec in model.inputs}
     return {name: (shape[0], *shape[2:], shape[1]) if layout.get(name) == "nhwc" and len(shape) == 4 else shape
             for name, shape in request.shapes.items()}
 
 
-def _by_recipe(request: Request, model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None) -> Quantize:
+def _by_recipe(request: Request, model: Model, recipe: QuantRecipe, samples: Samples | None) -> Quantize:
     import time
 
     from edgekit.atomic import write_atomically
-    from edgekit.converters.quantize import calibrate, needs_ranges
+    from edgekit.cli import quantize_ort
+    from edgekit.converters.quantize import needs_ranges, prepare
     from edgekit.converters.quantize import quantize as apply
 
     started = time.perf_counter()
-    if samples is not None and needs_ranges(recipe) and not recipe.ranges:
-        recipe = calibrate(model, recipe, samples)
-    made = apply(model, recipe)
+    wanted = samples if samples is not None and needs_ranges(recipe) and not recipe.ranges else None
+    made: Model
+    if isinstance(model, OrtModel):
+        recipe, made = quantize_ort.by_recipe(request, model, recipe, wanted)
+    else:
+        recipe = prepare(model, recipe, samples)
+        made = apply(model, recipe)
     write_atomically(request.output, made.data)
     if request.save_recipe is not None:
         write_atomically(request.save_recipe, msgspec.json.encode(recipe))
@@ -275,7 +310,8 @@ def _by_recipe(request: Request, model: LiteRTModel, recipe: QuantRecipe, sample
     )
 
 
-def _written(request: Request, found: Search) -> Quantize:
+def _written(request: Request, found: Search, saved: Mapping[str, int] | None = None) -> Quantize:
+    """``saved``: by tensor, how many bytes the constants of its op are smaller than in the float file."""
     from edgekit.atomic import write_atomically
 
     made = found.model
@@ -290,7 +326,7 @@ def _written(request: Request, found: Search) -> Quantize:
         chosen=None if found.chosen is None else _candidate(found.chosen, found), candidates=candidates,
         steps=tuple(RaisedStep(step.kept, step.sqnr_db, step.ratio, step.met) for step in found.steps),
         layers=tuple(LayerError(each.tensor, each.kind, each.sqnr_db, each.gain_db, each.low, each.high,
-                                each.outlier_channels)
+                                each.outlier_channels, None if saved is None else saved.get(each.tensor, 0))
                      for each in sorted(found.layers, key=lambda layer: -layer.added)),
         notes=found.notes, seconds=found.seconds,
     )

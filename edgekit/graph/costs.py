@@ -73,13 +73,16 @@ class GraphCosts(msgspec.Struct, frozen=True):
     """``ops`` in the order of execution. ``parameters``: elements of the constants, each stored array counted once.
 
     ``peak_activation_bytes``: what the activations need at once when memory is reused as LiteRT's planner does it
-    (greedy by size); None where the shapes of some values are unknown.
+    (greedy by size); ``live_bytes``: those that are in use while each op runs. None where shapes are unknown.
+    ``io_elements``: elements of the inputs and outputs together.
     """
 
     ops: tuple[OpCost, ...]
     parameters: int
     weight_bytes: int
     peak_activation_bytes: int | None = None
+    live_bytes: tuple[int, ...] | None = None
+    io_elements: int = 0
 
     @property
     def macs(self) -> int:

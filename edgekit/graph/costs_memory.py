@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Lifetime", "lifetimes", "planned_bytes"]
+__all__ = ["Lifetime", "lifetimes", "live_bytes", "planned_bytes"]
 
 #: (first op, last op, bytes) of one value
 Lifetime = tuple[int, int, int]
@@ -32,6 +33,16 @@ def lifetimes(
     for name in outputs:
         end[name] = last
     return [(first[name], end[name], size) for name, size in sizes.items() if name in first and size]
+
+
+def live_bytes(lives: Iterable[Lifetime], steps: int) -> tuple[int, ...]:
+    """The bytes of all values that are alive while each of ``steps`` ops runs; no arena can be smaller than any."""
+    change = [0] * (steps + 1)
+    for first, last, size in lives:
+        if first < steps:
+            change[first] += size
+            change[min(last, steps - 1) + 1] -= size
+    return tuple(itertools.accumulate(change))[:steps]
 
 
 def planned_bytes(lives: Iterable[Lifetime]) -> int:

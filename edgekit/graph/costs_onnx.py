@@ -13,7 +13,7 @@ from edgekit.converters.fix_shapes import fix_shapes
 from edgekit.converters.onnx_model import load_onnx, parse_onnx
 from edgekit.errors import BadInput, BadModel
 from edgekit.graph.costs import GraphCosts, OpClass, OpCost
-from edgekit.graph.costs_memory import lifetimes, planned_bytes
+from edgekit.graph.costs_memory import lifetimes, live_bytes, planned_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -229,9 +229,10 @@ class _Graph:
                 inside[node.output[0]] = len(ops) - 1
         used = {name for node in self.nodes for name in node.input if name in self.weights}
         weight_bits = sum(math.prod(self.weights[name]) * self.bits.get(name, 32) for name in used)
-        return GraphCosts(
-            tuple(ops), sum(math.prod(self.weights[name]) for name in used), weight_bits // 8, self._peak(steps)
-        )
+        ends = sum(math.prod(self.shapes.get(name, ())) for name in (*self.inputs, *self.outputs))
+        parameters = sum(math.prod(self.weights[name]) for name in used)
+        peak, in_use = self._memory(steps)
+        return GraphCosts(tuple(ops), parameters, weight_bits // 8, peak, in_use, io_elements=ends)
 
     def _fuses(self, node: onnx.NodeProto, name: str, host: OpCost) -> bool:
         if self.readers[name] != 1 or name in self.outputs:
@@ -242,12 +243,13 @@ class _Graph:
             node.op_type != "BatchNormalization" or host.kind in ("Conv", "ConvTranspose")
         )
 
-    def _peak(self, steps: list[tuple[list[str], list[str]]]) -> int | None:
+    def _memory(self, steps: list[tuple[list[str], list[str]]]) -> tuple[int, tuple[int, ...]] | tuple[None, None]:
         names = {*self.inputs, *(name for read, written in steps for name in (*read, *written))} - {""}
         if not names <= set(self.shapes):
-            return None
+            return None, None
         sizes = {name: math.prod(self.shapes[name]) * self.bits.get(name, 32) // 8 for name in names}
-        return planned_bytes(lifetimes(steps, sizes, self.inputs, self.outputs))
+        lives = lifetimes(steps, sizes, self.inputs, self.outputs)
+        return planned_bytes(lives), live_bytes(lives, len(steps))
 
     def _op(self, node: onnx.NodeProto, attributes: Mapping[str, Any], live: list[str]) -> OpCost:
         missing = [name for name in (*live, *node.output[:1]) if name and name not in self.shapes]

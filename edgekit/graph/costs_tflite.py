@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edgekit.errors import BadInput, BadModel, MissingExtra, UnknownName
 from edgekit.graph.costs import GraphCosts, OpClass, OpCost
-from edgekit.graph.costs_memory import lifetimes, planned_bytes
+from edgekit.graph.costs_memory import lifetimes, live_bytes, planned_bytes
 from edgekit.graph.tflite_check import TENSOR_BITS, check_tflite
 from edgekit.graph.tflite_reader import Exhausted, Table, root
 from edgekit.graph.tflite_schema import load_schema
@@ -162,9 +162,13 @@ def _costs(tensors: list[_Tensor], steps: list[_Step], inputs: Sequence[int], ou
         flow.append(([str(index) for index in live], [str(index) for index in step.writes]))
     used = {int(name) for read, written in flow for name in (*read, *written)} | {i for i in inputs if i >= 0}
     sizes = {str(index): math.prod(tensors[index].shape) * tensors[index].bits // 8 for index in used}
-    peak = planned_bytes(lifetimes(flow, sizes, map(str, inputs), [str(i) for i in outputs if i in used]))
+    lives = lifetimes(flow, sizes, map(str, inputs), [str(i) for i in outputs if i in used])
     weight_bits = sum(math.prod(tensors[index].shape) * tensors[index].bits for index in weights)
-    return GraphCosts(tuple(ops), sum(math.prod(tensors[index].shape) for index in weights), weight_bits // 8, peak)
+    ends = sum(math.prod(tensors[index].shape) for index in (*inputs, *outputs) if index >= 0)
+    return GraphCosts(
+        tuple(ops), sum(math.prod(tensors[index].shape) for index in weights), weight_bits // 8, planned_bytes(lives),
+        live_bytes(lives, len(flow)), ends,
+    )
 
 
 def _fused(steps: list[_Step], outputs: set[int]) -> list[_Step]:

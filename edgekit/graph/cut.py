@@ -13,7 +13,7 @@ from edgekit.errors import BadModel, BadRecipe, UnknownName
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["cut"]
+__all__ = ["cut", "reads"]
 
 
 def cut(model: OnnxModel, inputs: Sequence[str], outputs: Sequence[str]) -> OnnxModel:
@@ -39,7 +39,7 @@ def cut(model: OnnxModel, inputs: Sequence[str], outputs: Sequence[str]) -> Onnx
         raise BadRecipe(f"The part from {list(inputs)} to {ends} also reads {missing}.", "Add them to its inputs.")
     types = _types(proto, [*starts, *ends])
     nodes = [node for index, node in enumerate(graph.node) if index in needed]
-    kept = {name for node in nodes for name in _reads(node)} | set(ends)
+    kept = {name for node in nodes for name in reads(node)} | set(ends)
     weights = [tensor for tensor in graph.initializer if tensor.name in kept]
     values = [value for value in graph.value_info if value.name in kept]
     del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:], graph.output[:]
@@ -51,13 +51,13 @@ def cut(model: OnnxModel, inputs: Sequence[str], outputs: Sequence[str]) -> Onnx
     return describe(proto)
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
+def reads(node: onnx.NodeProto) -> set[str]:
     """Names that ``node`` reads, those of its bodies included."""
     names = {name for name in node.input if name}
     for attribute in node.attribute:
         for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
             for inner in graph.node:
-                names |= _reads(inner)
+                names |= reads(inner)
             names |= {value.name for value in graph.output}
     return names
 
@@ -79,7 +79,7 @@ def _walk(
         if node is None or places[id(node)] in needed:
             continue
         needed.add(places[id(node)])
-        front.extend(source for source in _reads(node) if source not in starts)
+        front.extend(source for source in reads(node) if source not in starts)
     return needed, reached
 
 

@@ -20,6 +20,7 @@ from typing import NoReturn
 from edgekit.errors import BadModel
 from edgekit.graph.tflite_reader import Budget, Exhausted, Table, root
 from edgekit.graph.tflite_schema import Field, Schema, load_schema
+from edgekit.graph.tflite_sparsity import sparse_values
 
 __all__ = ["MIN_TFLITE_BYTES", "TENSOR_BITS", "check_tflite"]
 
@@ -27,6 +28,7 @@ MIN_TFLITE_BYTES = 16
 _MAX_TABLES = 2_000_000
 _MAX_RANK = 64
 _VERSION = 3
+_READ_SPARSE = frozenset({9, 124})  # FULLY_CONNECTED, DENSIFY
 _REMEDY = "Obtain the file anew, or convert the model again."
 
 _SIZES = {code: struct.calcsize("<" + code) for code in "?bBhHiIqQfd"}
@@ -173,19 +175,27 @@ def _check_references(model: Table, file_size: int) -> None:
     if model.number("Version") != _VERSION:
         raise _Damaged(f"it has the schema version {model.number('Version')}, not {_VERSION}")
     buffers = [_buffer_bytes(buffer, file_size) for buffer in model.tables("Buffers")]
-    op_codes = model.length("OperatorCodes")
+    codes = [max(code.number("BuiltinCode"), code.number("DeprecatedBuiltinCode"))
+             for code in model.tables("OperatorCodes")]
+    op_codes = len(codes)
     tensor_counts: list[int] = []
     for number, subgraph in enumerate(model.tables("Subgraphs")):
         what = f"subgraph {number}"
         tensor_counts.append(subgraph.length("Tensors"))
-        for tensor in subgraph.tables("Tensors"):
+        sparse: set[int] = set()
+        for index, tensor in enumerate(subgraph.tables("Tensors")):
             _check_tensor(tensor, buffers, what)
+            if tensor.table("Sparsity") is not None:
+                sparse.add(index)
         for field in ("Inputs", "Outputs"):
             _check_indices(subgraph.numbers(field), tensor_counts[-1], f"an entry of {field} of {what}")
+            _check_dense(subgraph.numbers(field), sparse, what)
         for operator in subgraph.tables("Operators"):
             _check_indices([operator.number("OpcodeIndex")], op_codes, f"the op code of an op in {what}", lowest=0)
             for field in ("Inputs", "Outputs", "Intermediates"):
                 _check_indices(operator.numbers(field), tensor_counts[-1], f"one of {field} of an op in {what}")
+                if field != "Inputs" or codes[operator.number("OpcodeIndex")] not in _READ_SPARSE:
+                    _check_dense(operator.numbers(field), sparse, what)
     if not tensor_counts:
         raise _Damaged("it has no subgraph")
     for signature in model.tables("SignatureDefs"):
@@ -221,10 +231,24 @@ def _check_tensor(tensor: Table, buffers: list[int], what: str) -> None:
         raise _Damaged(f"tensor '{name}' of {what} has an impossible shape signature")
     _check_indices([tensor.number("Buffer")], len(buffers), f"the buffer of tensor '{name}' of {what}", lowest=0)
     content = buffers[tensor.number("Buffer")]
-    if content and kind in TENSOR_BITS and tensor.table("Sparsity") is None:
-        needed = (math.prod(shape) * TENSOR_BITS[kind] + 7) // 8
+    sparsity = tensor.table("Sparsity")
+    count = math.prod(shape)
+    if sparsity is not None:
+        try:
+            count = sparse_values(sparsity, tuple(shape))
+        except ValueError as error:
+            raise _Damaged(f"the sparse constant '{name}' of {what} {error}") from None
+    if (content or sparsity is not None) and kind in TENSOR_BITS:
+        needed = (count * TENSOR_BITS[kind] + 7) // 8
         if content < needed:
             raise _Damaged(f"the constant '{name}' of {what} needs {needed} bytes but has {content}")
+
+
+def _check_dense(indices: Iterable[int] | None, sparse: set[int], what: str) -> None:
+    """Other ops would read a sparse constant as if it were whole, beyond its end."""
+    for index in indices or ():
+        if index in sparse:
+            raise _Damaged(f"tensor {index} of {what} is sparse, and something reads it that wants dense values")
 
 
 def _check_indices(indices: Iterable[int] | None, count: int, what: str, lowest: int = -1) -> None:

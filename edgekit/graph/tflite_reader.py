@@ -102,6 +102,11 @@ class Table:
         at = self._target(field)
         return Table(self._data, at, field.item, self._budget) if at else None
 
+    def union(self, name: str, table: str) -> Table | None:
+        """The table of a union whose type says that it is a ``table``; None where it is absent."""
+        at = self._target(self._fields[name])
+        return Table(self._data, at, table, self._budget) if at else None
+
     def _position(self, field: Field) -> int:
         if field.slot >= self._vtable_bytes:
             return 0

@@ -6,18 +6,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.device_profiles import Confidence, DeviceProfile, PopulationFile, load_population
+from edgekit.artifacts import Engine
+from edgekit.device_profiles import Confidence, DeviceProfile, KernelCosts, PopulationFile, load_population
 from edgekit.errors import BadRecipe, InternalError
 from edgekit.graph.costs import GraphCosts
 from edgekit.profile.domain import half_widths, novelty
 from edgekit.profile.terms import SHAPE_NAMES, TERMS, OpTable, term_amounts
 
-__all__ = ["BAND", "LatencyPrediction", "OpLatency", "predict"]
+__all__ = ["BAND", "LatencyPrediction", "OpLatency", "VariantLatency", "predict"]
 
 Floats = npt.NDArray[np.float64]
 
 #: the part of networks inside the domain whose latency the band holds
 BAND = 0.9
+#: with kernels of the machine itself: less of the time on ops like measured ones is outside what was checked
+_LEAST_COVERED = 0.5
+_RUNTIME_OF: dict[Engine, str] = {"litert": "litert", "ort": "onnxruntime"}
 
 
 class OpLatency(msgspec.Struct, frozen=True):
@@ -30,12 +34,27 @@ class OpLatency(msgspec.Struct, frozen=True):
     known: bool
 
 
+class VariantLatency(msgspec.Struct, frozen=True):
+    """One variant of a bundle; the fields are those of ``LatencyPrediction``."""
+
+    id: str
+    engine: Engine
+    latency_ms: float
+    band_ms: tuple[float, float]
+    covered: float
+    inside_domain: bool
+    findings: tuple[str, ...]
+
+
 class LatencyPrediction(msgspec.Struct, frozen=True):
     """``band_ms``: (low, high), which holds 90 % of networks inside the calibrated domain.
 
     ``covered``: the part of the time that is spent as in the most similar network of the fit, on ops whose cost is
-    known; ``nearest``: that network. ``inside_domain`` is False where too much is not like anything that was measured:
-    the band is not calibrated then. ``findings`` say in words what weakens the prediction.
+    known; ``nearest``: that network ("" where single kernels were measured: ``covered`` is the share of ops like those
+    then). ``inside_domain`` is False where too much is not like anything that was measured: the band is not calibrated
+    then. ``findings`` say in words what weakens the prediction. ``variants``: of a bundle, all of them; the other
+    fields are those of the first variant for the profile's runtime, else of the first. ``run_ms``: what a run costs
+    besides its ops; part of ``latency_ms``.
     """
 
     device: str
@@ -48,20 +67,32 @@ class LatencyPrediction(msgspec.Struct, frozen=True):
     macs: int
     ops: tuple[OpLatency, ...]
     findings: tuple[str, ...] = ()
+    variants: tuple[VariantLatency, ...] = ()
+    run_ms: float = 0.0
 
 
-def predict(costs: GraphCosts, profile: DeviceProfile) -> LatencyPrediction:
+def predict(costs: GraphCosts, profile: DeviceProfile, engine: Engine | None = None) -> LatencyPrediction:
     """What ``profile`` says about a network; ``ops`` are in the order of the graph.
+
+    ``engine``: the one that the network's file is for; a finding says so where the profile is of another runtime.
 
     Raises BadRecipe for a profile that holds measurements only, or a network without ops.
     """
-    if profile.fit is None:
+    if profile.fit is None and profile.kernels is None:
         raise BadRecipe(
             f"The profile '{profile.id}' holds measured latencies only, so it predicts nothing.",
             "Choose a fitted one: edgekit devices list",
         )
     if not costs.ops:
         raise BadRecipe("The network has no ops that an engine runs.")
+    proxy = _proxy(profile, engine)
+    if profile.kernels is not None:
+        return _from_kernels(costs, profile, profile.kernels, proxy)
+    return _from_population(costs, profile, proxy)
+
+
+def _from_population(costs: GraphCosts, profile: DeviceProfile, proxy: tuple[str, ...]) -> LatencyPrediction:
+    assert profile.fit is not None
     population = load_population(profile.fit.population)
     cost_ms, shape = _ordered(profile, population)
     per_op = term_amounts(OpTable([costs.ops]), shape) * cost_ms
@@ -89,8 +120,56 @@ def predict(costs: GraphCosts, profile: DeviceProfile) -> LatencyPrediction:
             OpLatency(op.name, op.kind, float(ms), float(ms) / total, op.op_class != "unknown")
             for op, ms in zip(costs.ops, latency, strict=True)
         ),
-        findings=findings,
+        findings=(*findings, *proxy),
     )
+
+
+def _from_kernels(
+    costs: GraphCosts, profile: DeviceProfile, kernels: KernelCosts, proxy: tuple[str, ...]
+) -> LatencyPrediction:
+    from edgekit.profile.host.estimate import estimate
+
+    found = estimate(costs, kernels)
+    total = found.total_ms
+    if not total > 0:
+        raise BadRecipe("The network's ops only rename axes: there is nothing to time.")
+    width = float(half_widths(kernels.spread, np.array([1 - found.covered]))[0])
+    inside = found.covered >= _LEAST_COVERED and not _other_precision(costs, profile)
+    ops = [OpLatency(op.name, op.kind, float(ms), float(ms) / total, known)
+           for op, ms, known in zip(costs.ops, found.per_op_ms, found.known, strict=True)]
+    return LatencyPrediction(
+        device=profile.id, confidence=profile.confidence, latency_ms=total,
+        band_ms=(total * float(np.exp(-width)), total * float(np.exp(width))), covered=found.covered,
+        inside_domain=inside, nearest="", macs=costs.macs, ops=tuple(ops),
+        findings=(*_kernel_findings(costs, profile, found.covered, found.known), *proxy), run_ms=found.run_ms,
+    )
+
+
+def _kernel_findings(
+    costs: GraphCosts, profile: DeviceProfile, covered: float, known: tuple[bool, ...]
+) -> tuple[str, ...]:
+    found = []
+    unknown = sorted({op.kind for op, each in zip(costs.ops, known, strict=True) if not each})
+    if unknown:
+        found.append(f"No {', '.join(unknown)} of this type was timed; they are counted as additions of their size.")
+    if covered < _LEAST_COVERED:
+        found.append(f"{1 - covered:.0%} of the time is spent on ops unlike any that was timed: the band is not "
+                     "calibrated. Time this network itself: edgekit bench MODEL --per-op")
+    if _other_precision(costs, profile):
+        found.append(f"The profile was fitted on {profile.precision} networks, and this one is not: the prediction is "
+                     "not calibrated.")
+    return tuple(found)
+
+
+def _other_precision(costs: GraphCosts, profile: DeviceProfile) -> bool:
+    return _off_precision(costs) != (profile.precision == "int8") and costs.macs > 0
+
+
+def _proxy(profile: DeviceProfile, engine: Engine | None) -> tuple[str, ...]:
+    if engine is None or profile.runtime == _RUNTIME_OF[engine]:
+        return ()
+    return (f"The profile was measured with {profile.runtime} and the model runs with {_RUNTIME_OF[engine]}: the "
+            "prediction is a proxy. Another engine differs by tens of percent.",)
 
 
 def _ordered(profile: DeviceProfile, population: PopulationFile) -> tuple[Floats, Floats]:

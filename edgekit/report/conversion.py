@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from edgekit.converters.onnx_to_litert.probe import Probe, probe
 from edgekit.errors import BadModel, InternalError
 from edgekit.parity import compare_outputs, reference_sample, run_isolated, with_fair_tolerance
 from edgekit.recipe import ConvertRecipe
-from edgekit.report.placement import gpu_hint, place
+from edgekit.report.accelerators import OpFacts
+from edgekit.report.accelerators.gpu import GPU
+from edgekit.report.placement import place
 from edgekit.report.types import ConversionReport, NodeReport
 
 __all__ = ["report_conversion"]
@@ -37,7 +40,7 @@ def report_conversion(model: OnnxModel, recipe: ConvertRecipe = ConvertRecipe())
     for op, delegated, shape in zip(opened.ops, placement.delegated, shapes, strict=True):
         if not delegated:
             outside.setdefault(op.node, []).append(op.kind)
-        if hint := gpu_hint(op.kind, shape):
+        if hint := _gpu_hint(op.kind, shape):
             hints.setdefault(op.node, []).append(hint)
     nodes = tuple(
         NodeReport(
@@ -70,6 +73,11 @@ def _shapes_by_op(model: LiteRTModel) -> list[list[list[int]]]:
         return [] if chosen is None else [int(dim) for dim in chosen]
 
     return [[shape(index) for index in (*op.inputs, *op.outputs) if index >= 0] for op in tables.operators]
+
+
+def _gpu_hint(kind: str, shapes: Sequence[Sequence[int]]) -> str:
+    dynamic = any(size < 0 for shape in shapes for size in shape)
+    return GPU.why_not(OpFacts(name="", kind=kind, ranks=tuple(map(len, shapes)), dynamic=dynamic))
 
 
 def _badness(layer: OutputError) -> float:

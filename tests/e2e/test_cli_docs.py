@@ -28,10 +28,13 @@ from edgekit.cli.sign import Sign
 from edgekit.cli.verify import Verify
 from edgekit.demo import DemoResult
 from edgekit.measure import BenchReport
+from edgekit.measure_ops import PerOpReport
+from edgekit.profile.predict import LatencyPrediction
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
-    ErrorReport, Export, Convert, Quantize, Build, Verify, Inspect, Run, BenchReport, DemoResult, Keygen, Sign, Doctor,
+    ErrorReport, Export, Convert, Quantize, Build, Verify, Inspect, Run, BenchReport, PerOpReport,
+    LatencyPrediction, DemoResult, Keygen, Sign, Doctor,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
 

@@ -42,6 +42,8 @@ POOLS = [
     Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 2]}, dtype="uint8", high=99),
     Case("MaxPool", [_IMAGE], {"kernel_shape": [2, 2], "strides": [2, 2]}, outputs=2),
     Case("MaxPool", [_IMAGE], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, outputs=2),
+    *(Case("MaxPool", [(1, 3, *size)], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": pads, "ceil_mode": 1},
+           dynamic=(0, 2, 3)) for size in ((6, 7), (7, 8), (9, 5)) for pads in ([0, 0, 0, 0], [1, 1, 1, 0])),
     Case("AveragePool", [_IMAGE], {"kernel_shape": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]}, opset=19),
     Case("LpPool", [_IMAGE], {"kernel_shape": [2, 2]}, opset=18),
     Case("LpPool", [_IMAGE], {"kernel_shape": [3, 3], "p": 1, "strides": [2, 2], "pads": [1, 1, 1, 1]}, opset=18),

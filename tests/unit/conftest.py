@@ -131,8 +131,9 @@ def crashing_tflite(tflite: TFLiteMaker) -> bytes:
 def rich_tflite(tflite: TFLiteMaker) -> bytes:
     """A flatbuffer with every kind of field: unions, strings, vectors of scalars of each width, nested tables."""
     index = tflite.table("Uint16Vector", values=np.array([0, 1, 2], np.uint16))
+    starts = tflite.table("Uint16Vector", values=np.array([0, 1, 2, 2, 3], np.uint16))
     dims = [tflite.table("DimensionMetadata", format=0, denseSize=4),
-            tflite.table("DimensionMetadata", format=1, arraySegmentsType=2, arraySegments=index,
+            tflite.table("DimensionMetadata", format=1, arraySegmentsType=2, arraySegments=starts,
                          arrayIndicesType=2, arrayIndices=index)]
     sparsity = tflite.table("SparsityParameters", traversalOrder=[0, 1], dimMetadata=dims)
     scale = tflite.table("QuantizationParameters", scale=np.array([0.5, 0.25], np.float32), quantizedDimension=0,

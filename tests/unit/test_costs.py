@@ -15,7 +15,7 @@ from edgekit.converters.onnx_model import load_onnx
 from edgekit.converters.onnx_to_litert import to_litert
 from edgekit.errors import BadInput, BadModel, UnknownName
 from edgekit.graph.costs import GraphCosts, totals
-from edgekit.graph.costs_memory import lifetimes, planned_bytes
+from edgekit.graph.costs_memory import lifetimes, live_bytes, planned_bytes
 from edgekit.graph.costs_read import graph_costs
 
 
@@ -191,7 +191,9 @@ def test_published_tflite_files(shared: Path, file: str, macs: int) -> None:
 def test_memory_is_shared_by_values_that_never_meet() -> None:
     ops = [(["x"], ["a"]), (["a"], ["b"]), (["b"], ["y"])]
     sizes = {"x": 640, "a": 6400, "b": 640, "y": 64}
-    assert planned_bytes(lifetimes(ops, sizes, ["x"], ["y"])) == 6400 + 640
+    lives = lifetimes(ops, sizes, ["x"], ["y"])
+    assert planned_bytes(lives) == 6400 + 640
+    assert live_bytes(lives, 3) == (7040, 7040, 704)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 5000)), max_size=30))

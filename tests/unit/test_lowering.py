@@ -278,7 +278,7 @@ def test_ops_of_other_domains_are_refused_by_domain() -> None:
 
 
 def test_a_refusal_says_what_to_do() -> None:
-    pool = node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    pool = node("AveragePool", "x", "y", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
     model = build([pool], [info("x", (1, 4, "h", "w"))], ["y"])
     assert "Fix the input's shape with --shape" in refusal(model)
     conversion = convert(model, ConvertRecipe(shapes={"x": (1, 4, 5, 7)}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.latency_prediction import new_boards, summary
+from benchmarks.predict import new_boards, summary
 from edgekit.graph.costs import OpCost
 from edgekit.profile.baseline import least_squares, simple_sums
 from edgekit.profile.catalogue import Catalogue, fit_catalogue

@@ -125,6 +125,15 @@ def test_a_quantized_graph_is_compared_at_a_fair_tolerance() -> None:
     assert compare(to_litert(quantized).model, quantized).passed
 
 
+def test_a_float16_graph_is_compared_at_a_fair_tolerance() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT16, [4, 64])
+    w = numpy_helper.from_array(np.random.default_rng(3).standard_normal((64, 64)).astype(np.float16), "w")
+    half = describe(build([helper.make_node("MatMul", ["x", "w"], ["y"])], [x], ["y"], [w]))
+    assert with_fair_tolerance(ConvertRecipe(), half).tolerance == 0.01
+    assert with_fair_tolerance(ConvertRecipe(tolerance=0.1), half).tolerance == 0.1
+    assert compare(to_litert(half).model, half).passed
+
+
 def test_a_scale_that_cuts_values_off_does_not_pass_at_that_tolerance() -> None:
     g, wrong = Qdq(), Qdq()
     right = describe(g.model(g.qdq(g.op("Relu", [g.qdq("x", 0.02)]), 0.02), (1, 64)))

@@ -12,7 +12,7 @@ from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.ops.cell_functions import Function
 from edgekit.converters.onnx_to_litert.ops.over_time import sliced
 
-__all__ = ["Cell", "Step", "gru_step", "linear", "lstm_step", "rnn_step"]
+__all__ = ["Cell", "Step", "gru_step", "linear", "lstm_step", "rnn_step", "split"]
 
 #: (builder, one time step of the projected input, states) -> new states, the first of which is the output
 Step = Callable[[Builder, Tensor, list[Tensor]], list[Tensor]]
@@ -57,7 +57,7 @@ def lstm_step(b: Builder, cell: Cell) -> Step:
 
     def step(b: Builder, projected: Tensor, states: list[Tensor]) -> list[Tensor]:
         h, c = states
-        i, o, f, new = _split(b, b.binary("ADD", projected, cell.product(b, h)), 4)
+        i, o, f, new = split(b, b.binary("ADD", projected, cell.product(b, h)), 4)
         i = gate(b, i, 0, c)
         f = b.binary("SUB", b.scalar(1.0, i), i) if cell.flag else gate(b, f, 2, c)
         memory = b.binary("ADD", b.binary("MUL", f, c), b.binary("MUL", i, cell.squash(b, 1, new)))
@@ -76,8 +76,8 @@ def gru_step(b: Builder, cell: Cell) -> Step:
 
     def step(b: Builder, projected: Tensor, states: list[Tensor]) -> list[Tensor]:
         h = states[0]
-        xz, xr, xh = _split(b, projected, 3)
-        hz, hr = _split(b, linear(b, h, gates, none[0]), 2)
+        xz, xr, xh = split(b, projected, 3)
+        hz, hr = split(b, linear(b, h, gates, none[0]), 2)
         r = cell.squash(b, 0, b.binary("ADD", xr, hr))
         return _gru_state(b, cell, b.binary("ADD", xz, hz), xh, linear(b, b.binary("MUL", r, h), last, none[1]), h)
 
@@ -85,8 +85,8 @@ def gru_step(b: Builder, cell: Cell) -> Step:
 
 
 def _gru_late_reset(b: Builder, cell: Cell, projected: Tensor, h: Tensor) -> list[Tensor]:
-    xz, xr, xh = _split(b, projected, 3)
-    hz, hr, hh = _split(b, cell.product(b, h), 3)
+    xz, xr, xh = split(b, projected, 3)
+    hz, hr, hh = split(b, cell.product(b, h), 3)
     r = cell.squash(b, 0, b.binary("ADD", xr, hr))
     return _gru_state(b, cell, b.binary("ADD", xz, hz), xh, b.binary("MUL", r, hh), h)
 
@@ -108,7 +108,7 @@ def linear(b: Builder, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     return b.emit("FULLY_CONNECTED", [x, kernel, bias], shape, x.dtype, keepNumDims=True)
 
 
-def _split(b: Builder, x: Tensor, parts: int) -> list[Tensor]:
+def split(b: Builder, x: Tensor, parts: int) -> list[Tensor]:
     """Equal parts of the last axis."""
     shape = (*x.shape[:-1], x.shape[-1] // parts)
     axis = b.const(np.array(x.rank - 1, np.int32))

@@ -32,6 +32,14 @@ def from_2d(b: Builder, y: Tensor, rank: int) -> View:
     return View(b.reshape(y, (n, length, channels)), channels_last(3))
 
 
+def _with_channels(b: Builder, x: View, channels: int) -> View:
+    """``x``, the number of its channels put in where it was unknown: the weights leave no other."""
+    at = x.axis(1)
+    if x.tensor.shape[at] < 0 <= channels and x.tensor not in b.graph.inputs:
+        x.tensor.shape = (*x.tensor.shape[:at], channels, *x.tensor.shape[at + 1 :])
+    return x
+
+
 def as_2d(window: Window) -> Window:
     """``window`` over one axis as one over (1, that axis)."""
     if len(window.kernel) == 2:
@@ -55,8 +63,10 @@ def conv(b: Builder, node: Node) -> View:
         return conv_3d(b, node)
     if x.rank not in (3, 4):
         raise Refused(f"LiteRT convolutions are 1-D to 3-D, this one is {x.rank - 2}-D")
-    channels, (out_channels, per_group, *kernel) = x.shape[1], w.shape
+    out_channels, per_group, *kernel = w.shape
     groups = node.integer("group", 1)
+    x = _with_channels(b, x, per_group * groups)
+    channels = x.shape[1]
     if channels < 0 or channels != per_group * groups or out_channels % groups:
         raise Refused(f"{channels} input channels do not fit weights {list(w.shape)} in {groups} groups")
     window = as_2d(read_window(node, kernel, x.shape[2:]))
@@ -92,6 +102,7 @@ def conv_transpose(b: Builder, node: Node) -> View:
     given = node.floats(1)
     groups = node.integer("group", 1)
     channels = given.shape[0]
+    x = _with_channels(b, x, channels)
     if x.shape[1] != channels or channels % groups:
         raise Refused(f"{x.shape[1]} input channels do not fit weights {list(given.shape)} in {groups} groups")
     weights = given.const

@@ -9,6 +9,7 @@ import numpy as np
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import Tensor
 from edgekit.converters.onnx_to_litert.node import Node, Refused
+from edgekit.converters.onnx_to_litert.ops.wide_division import divide_int64
 from edgekit.converters.onnx_to_litert.sizes import ones_of
 from edgekit.converters.onnx_to_litert.view import View, align, reshape_view
 
@@ -144,10 +145,8 @@ def divide(b: Builder, node: Node) -> View:
         tensors, order = align(b, [x, reciprocal_view])
         return View(b.binary("MUL", *tensors), order)
     if x.dtype == np.int64:
-        # LiteRT has no 64-bit DIV; FLOOR_DIV differs from ONNX's truncation only for negative quotients
         tensors, order = align(b, [x, y])
-        quotient = b.binary("DIV", *(b.cast(tensor, np.int32) for tensor in tensors))
-        return View(b.cast(quotient, np.int64), order)
+        return View(divide_int64(b, *tensors), order)
     return _fold(b, [x, y], "DIV")
 
 

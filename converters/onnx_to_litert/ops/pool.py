@@ -51,15 +51,23 @@ def _is_identity(window: Window) -> bool:
     return max(*window.kernel, *window.strides) == 1 and not any(sum(pad) for pad in window.pads)
 
 
-def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int]) -> Window:
-    """The window with ``ceil_mode`` turned into padding behind the input."""
+def _reach(window: Window, spatial: tuple[int, ...], sizes: list[int], counts: bool = True) -> Window:
+    """The window with ``ceil_mode`` turned into padding behind the input.
+
+    On a dynamic size that is ``stride - 1`` more than asked for, whatever the size turns out to be: the last window may
+    then hold more padding than ONNX gives it, which is no matter unless the pool ``counts`` its elements.
+    """
     if not window.ceil or window.same_upper:
         return window
     pads = []
     for axis, (before, after) in enumerate(window.pads):
+        stride, kernel = window.strides[axis], window.kernel[axis]
+        if spatial[axis] < 0 and not counts and kernel >= stride + after:
+            pads.append((before, after + stride - 1))
+            continue
         if spatial[axis] < 0:
             raise Refused("ceil_mode on a dynamic size depends on that size", "Fix the input's shape with --shape.")
-        used = (sizes[axis] - 1) * window.strides[axis] + window.kernel[axis]
+        used = (sizes[axis] - 1) * stride + kernel
         pads.append((before, max(used - spatial[axis] - before, 0) if used > spatial[axis] + before + after else after))
     return Window(window.kernel, window.strides, window.dilations, tuple(pads))
 
@@ -90,7 +98,7 @@ def max_pool(b: Builder, node: Node) -> View | list[View]:
         return maximum_by_axes(b, x, raw)
     window, sizes = _prepare(b, x, raw)
     source = to_2d(b, x)
-    window = _reach(window, source.shape[1:3], sizes)
+    window = _reach(window, source.shape[1:3], sizes, counts=False)
     producer = next((op.kind for op in reversed(b.graph.ops) if x.tensor in op.outputs), "")
     lowest = np.finfo(np.float32).min if x.dtype == np.float32 else np.iinfo(x.dtype.name).min
     value = 0.0 if producer in _NON_NEGATIVE else float(lowest)

@@ -18,6 +18,7 @@ from edgekit.converters.onnx_to_litert.node import Node
 from edgekit.converters.onnx_to_litert.ops.cell_functions import Function, cell_functions
 from edgekit.converters.onnx_to_litert.ops.cells import Cell, Step, gru_step, linear, lstm_step, rnn_step
 from edgekit.converters.onnx_to_litert.ops.over_time import Made, OverTime, sliced, zeros
+from edgekit.converters.onnx_to_litert.ops.stacked_cells import stacked_lstm
 from edgekit.converters.onnx_to_litert.view import View, store
 
 __all__ = ["gru", "lstm", "rnn"]
@@ -30,7 +31,7 @@ class _Kind:
     """What sets LSTM, GRU and RNN apart: ``states`` are the inputs with the initial ones."""
 
     gates: int
-    activations: Sequence[str]
+    activations: tuple[str, ...]
     states: Sequence[int]
     make_step: Callable[[Builder, Cell], Step]
 
@@ -84,12 +85,27 @@ def _recurrent(b: Builder, node: Node, kind: _Kind) -> list[View]:
     directions = []
     for index, backward in enumerate(reverse):
         cell = _cell(b, node, index, kind.gates, functions[index])
-        rows = linear(b, sequence.tensor, cell.kernel, cell.bias)
         initial = [_initial_state(b, node, at, index, sequence.row(cell.hidden)) for at in kind.states]
-        directions.append(_Direction(backward, rows, initial, kind.make_step(b, cell)))
+        stacked = stacked_lstm(b, cell) if _may_be_stacked(node, sequence, kind, cell) else None
+        if stacked is None:
+            step = kind.make_step(b, cell)
+        else:
+            cell, step = stacked
+            initial[1] = b.reshape(initial[1], (initial[1].shape[0], 2, cell.hidden // 2))
+        rows = linear(b, sequence.tensor, cell.kernel, cell.bias)
+        directions.append(_Direction(backward, rows, initial, step))
     states, outputs = _run(b, sequence, directions, _lengths(b, node, sequence), node.has_output(0))
+    states = [[b.reshape(state, group[0].shape) for state in group] for group in states]
     last = [_last_step(b, node, [state[index] for state in states]) for index in range(len(kind.states))]
     return [_all_steps(b, node, outputs, sequence) if outputs else last[0], *last]  # without a reader, Y is anything
+
+
+def _may_be_stacked(node: Node, sequence: _Sequence, kind: _Kind, cell: Cell) -> bool:
+    """Whether the cell is an ordinary LSTM, and its steps lie as (batch, 1, width)."""
+    usual = [name.lower() for name in kind.activations * len(_REVERSE[node.text("direction", "forward")])]
+    named = [name.lower() for name in node.texts("activations")] or usual
+    plain = kind.gates == 4 and named == usual and not (cell.clip > 0 or cell.flag or cell.peepholes)
+    return plain and (sequence.axis == 1 or sequence.tensor.shape[1] == 1)
 
 
 def _run(

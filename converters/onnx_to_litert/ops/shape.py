@@ -213,11 +213,13 @@ def expand(b: Builder, node: Node) -> View:
     """Expand -> BROADCAST_TO (a multiplication would do too, but not for every dtype)."""
     x = node.view(0)
     target = known_elements(node.view(1))
-    if target is None or any(not b.can_read(dim) for dim in target):
+    if target is None:
         return _expand_at_run_time(b, node, x)
     rank = max(x.rank, len(target))
+    full = b.broadcast_dims([(1,) * (rank - x.rank) + x.shape, tuple(target)])
+    if not all(b.can_read(dim) for dim in full):
+        return _expand_at_run_time(b, node, x, full)
     view = reshape_view(b, x, (1,) * (rank - x.rank) + x.shape)
-    full = b.broadcast_dims([view.shape, tuple(target)])
     if full == view.shape:
         return view
     tensors, order = align(b, [view])
@@ -225,7 +227,8 @@ def expand(b: Builder, node: Node) -> View:
     return View(b.emit("BROADCAST_TO", [tensors[0], dims], tuple(full[axis] for axis in order), x.dtype), order)
 
 
-def _expand_at_run_time(b: Builder, node: Node, x: View) -> View:
+def _expand_at_run_time(b: Builder, node: Node, x: View, full: Shape | None = None) -> View:
+    """``full``: what is known of the result's shape."""
     vector = node.view(1)
     if vector.shape[0] < 0:
         raise Refused("the rank of its result is known only at run time")
@@ -233,7 +236,8 @@ def _expand_at_run_time(b: Builder, node: Node, x: View) -> View:
     tensor = store(b, x)
     args = [b.shape_of(tensor), b.cast(vector.tensor, np.int32)]
     dims = b.emit("BROADCAST_ARGS", args, (rank,), np.int32)
-    return View.of(b.emit("BROADCAST_TO", [tensor, dims], tuple(b.new_dim() for _ in range(rank)), x.dtype))
+    shape = full or tuple(b.new_dim() for _ in range(rank))
+    return View.of(b.emit("BROADCAST_TO", [tensor, dims], shape, x.dtype))
 
 
 def tile(b: Builder, node: Node) -> View:

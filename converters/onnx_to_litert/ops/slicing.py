@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from edgekit.converters.onnx_to_litert.builder import Builder
-from edgekit.converters.onnx_to_litert.graph import Tensor
+from edgekit.converters.onnx_to_litert.graph import Tensor, is_static
 from edgekit.converters.onnx_to_litert.node import Node, Refused
 from edgekit.converters.onnx_to_litert.ops.at_run_time import slice_by, split_by
 from edgekit.converters.onnx_to_litert.view import NHWC, View, align, reshape_view, store
@@ -13,6 +15,7 @@ from edgekit.converters.onnx_to_litert.view import NHWC, View, align, reshape_vi
 __all__ = ["concat", "depth_to_space", "gather", "slice_op", "space_to_depth", "split"]
 
 _END = 2**31 - 1
+_SLICED_AXES = 5  # STRIDED_SLICE takes no more
 
 
 def slice_op(b: Builder, node: Node) -> View:
@@ -53,7 +56,7 @@ def _clamp(start: int, stop: int, step: int, dim: int) -> tuple[int, int, int]:
 
 
 def split(b: Builder, node: Node) -> list[View]:
-    """Split -> SPLIT for equal parts, SPLIT_V for others."""
+    """Split -> SPLIT for equal parts; for others STRIDED_SLICEs, which XNNPACK takes, where they can, else SPLIT_V."""
     x = node.view(0)
     at = x.axis(node.integer("axis", 0))
     if node.opset >= 13 and node.has_input(1) and node.view(1).const is None:
@@ -61,6 +64,8 @@ def split(b: Builder, node: Node) -> list[View]:
     sizes = _split_sizes(b, node, x.tensor.shape[at])
     if len(sizes) == 1:
         return [x]
+    if len(set(sizes)) > 1 and x.dtype == np.float32 and is_static(x.tensor.shape) and x.rank <= _SLICED_AXES:
+        return [x.with_tensor(b.strided_slice(x.tensor, *part)) for part in _parts(sizes, at, x.rank)]
     axis = b.const(np.array(at, np.int32))
     outputs = [((*x.tensor.shape[:at], part, *x.tensor.shape[at + 1 :]), x.dtype) for part in sizes]
     if len(set(sizes)) == 1:
@@ -69,6 +74,16 @@ def split(b: Builder, node: Node) -> list[View]:
         lengths = b.const(np.array(sizes, np.int32))
         made = b.emit_many("SPLIT_V", [x.tensor, lengths, axis], outputs, numSplits=len(sizes))
     return [x.with_tensor(tensor) for tensor in made]
+
+
+def _parts(sizes: list[int], at: int, rank: int) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Begin, end and strides of consecutive parts along the storage axis ``at``."""
+    start = 0
+    for size in sizes:
+        begin, end = [0] * rank, [_END] * rank
+        begin[at], end[at] = start, start + size
+        yield begin, end, [1] * rank
+        start += size
 
 
 def _split_sizes(b: Builder, node: Node, dim: int) -> list[int]:
@@ -101,6 +116,8 @@ def gather(b: Builder, node: Node) -> View:
     at = x.axis(axis)
     dim = x.tensor.shape[at]
     data = indices.const
+    if data is not None and data.ndim == 0 and x.dtype == np.float32 and 1 < x.rank <= _SLICED_AXES:
+        return _picked(b, x, axis, int(data))
     rest = [a if a < axis else a + indices.rank - 1 for a in x.order if a != axis]
     order = (*rest[:at], *range(axis, axis + indices.rank), *rest[at:])
     shape = (*x.tensor.shape[:at], *indices.shape, *x.tensor.shape[at + 1 :])
@@ -112,6 +129,22 @@ def gather(b: Builder, node: Node) -> View:
         tensor = b.cast(store(b, indices), np.int32)
         tensor = _wrapped(b, tensor, x.tensor, at)
     return View(b.emit("GATHER", [x.tensor, tensor], shape, x.dtype, axis=at), order)
+
+
+def _picked(b: Builder, x: View, axis: int, index: int) -> View:
+    """``x[..., index, ...]``: the one slice, and its axis dropped."""
+    at = x.axis(axis)
+    dim = x.tensor.shape[at]
+    begin, end = [0] * x.rank, [_END] * x.rank
+    begin[at] = index + dim if index < 0 <= dim else index
+    end[at] = _END if index == -1 else begin[at] + 1
+    part = b.strided_slice(x.tensor, begin, end, [1] * x.rank)
+    kept = [stored for stored in range(x.rank) if stored != at]
+    shape = tuple(x.tensor.shape[stored] for stored in kept)
+    order = tuple(x.order[stored] - (x.order[stored] > axis) for stored in kept)
+    if sum(not b.can_read(size) for size in shape) <= 1:
+        return View(b.reshape(part, shape), order)
+    return View(b.emit("SQUEEZE", [part], shape, x.dtype, squeezeDims=[at]), order)
 
 
 def _wrapped(b: Builder, indices: Tensor, x: Tensor, at: int) -> Tensor:
@@ -126,18 +159,37 @@ def _wrapped(b: Builder, indices: Tensor, x: Tensor, at: int) -> Tensor:
 
 
 def depth_to_space(b: Builder, node: Node) -> View:
-    """DepthToSpace -> DEPTH_TO_SPACE (mode DCR on N, H, W, C); CRD by reshape and TRANSPOSE."""
+    """DepthToSpace -> DEPTH_TO_SPACE on N, H, W, C, whose order of channels is that of the mode DCR.
+
+    CRD: by reshape and TRANSPOSE, or, when a size is dynamic or the channels come from a convolution (which can make
+    them in any order, see ``fuse``), DEPTH_TO_SPACE behind a GATHER of the channels.
+    """
     x, block = node.view(0), node.integer("blocksize", 1)
     n, c, h, w = x.shape
+    if c < 0:
+        raise Refused("its number of channels is known only at run time", "Fix the input's shape with --shape.")
     depth = c // (block * block)
-    if node.text("mode", "DCR") == "DCR":
+    direct = node.text("mode", "DCR") == "DCR" or depth == 1
+    if direct or not is_static(x.shape) or _is_convolved(b, node, x):
+        source = store(b, x, NHWC)
+        if not direct:
+            places = np.arange(c, dtype=np.int32).reshape(depth, block * block).T.reshape(-1)
+            source = b.emit("GATHER", [source, b.const(places)], source.shape, x.dtype, axis=3)
         grown = tuple(dim * block if dim >= 0 else b.new_dim(("grow", dim, block)) for dim in (h, w))
-        tensor = b.emit("DEPTH_TO_SPACE", [store(b, x, NHWC)], (n, *grown, depth), x.dtype, blockSize=block)
-        return View(tensor, NHWC)
-    n, c, h, w = node.static_shape(0)
+        return View(b.emit("DEPTH_TO_SPACE", [source], (n, *grown, depth), x.dtype, blockSize=block), NHWC)
     parts = reshape_view(b, x, (n, depth, block, block, h, w))
     moved = View(parts.tensor, tuple((0, 1, 4, 2, 5, 3).index(axis) for axis in parts.order))
     return reshape_view(b, moved, (n, depth, h * block, w * block))
+
+
+def _is_convolved(b: Builder, node: Node, x: View) -> bool:
+    """Whether ``x`` is what a convolution with constant weights has just made, for ``node`` alone."""
+    last = b.graph.ops[-1] if b.graph.ops else None
+    value = node.ir.inputs[0]
+    if last is None or value is None or last.outputs[0] is not x.tensor or last.kind != "CONV_2D":
+        return False
+    constant = all(tensor is not None and tensor.data is not None for tensor in last.inputs[1:])
+    return constant and len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def space_to_depth(b: Builder, node: Node) -> View:

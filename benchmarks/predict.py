@@ -1,12 +1,17 @@
 """How far latency predictions are off for networks, and for boards, that the fit has not seen.
 
-Usage: python -m benchmarks.latency_prediction [--measurements TABLE.csv.gz] [--graphs OPS.csv] [--tables FOLDER]
+Usage: python -m benchmarks.predict [--measurements TABLE.csv.gz] [--graphs OPS.csv] [--tables FOLDER]
 [--threads N] [--json]
+       python -m benchmarks.predict --host [CONFIGURATION] [--cache FOLDER] [--seconds S] [--json]
+       python -m benchmarks.predict --pixel3 [--tables FOLDER] [--json]
 
 FOLDER (default: $EDGEKIT_SHARED/latency, else ../shared/latency) holds ncnn_benchmark.csv.gz and
 ncnn_model_ops.csv. With --measurements the boards of that table are new ones: the population and the catalogue come
 from FOLDER's ARM boards, and each new board is predicted from k of its networks, none of the family that is
 predicted. Several threads: --threads.
+
+With --host nothing of FOLDER is read: a profile of this machine is fitted and scored on networks of benchmarks.nets
+(benchmarks.predict_host), for litert-float32, litert-int8, ort-float32, or one of them. Needs torch for the export.
 """
 
 from __future__ import annotations
@@ -126,6 +131,24 @@ def _cell(name: str, value: Any) -> str:
     return f"{name} {value:.1%}" if isinstance(value, float) else f"{name} {value}"
 
 
+def host(configuration: str, cache: Path, seconds: float) -> dict[str, Any]:
+    """Tables of this machine, by configuration."""
+    from benchmarks.predict_host import CONFIGURATIONS, host_table
+
+    chosen = CONFIGURATIONS if configuration == "all" else (configuration,)
+    return {each: host_table(each, cache, seconds) for each in chosen}
+
+
+def show_host(found: dict[str, Any]) -> None:
+    """A table for each configuration."""
+    for name, table in found.items():
+        print(f"\n{name}: median error {table['median_ape']:.1%}, within 15 % {table['within_15']:.0%}, "
+              f"in the 90 % band {table['band_holds']:.0%}, own check {table['own_check_median_ape']:.1%}")
+        for network, row in table["networks"].items():
+            print(f"  {network:24s} measured {row['measured_ms']:8.3f} ms, predicted {row['predicted_ms']:8.3f} "
+                  f"({row['predicted_ms'] / row['measured_ms'] - 1:+.1%}), covered {row['covered']:.0%}")
+
+
 def main() -> None:
     """Score, print, and with --json print one object instead."""
     shared = Path(os.environ.get("EDGEKIT_SHARED", ROOT.parent / "shared")) / "latency"
@@ -135,7 +158,20 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, default=shared)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--host", nargs="?", const="all", help="this machine: a configuration, or all")
+    parser.add_argument("--pixel3", action="store_true", help="TFLite on a Pixel 3 instead")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "predict-host")
+    parser.add_argument("--seconds", type=float, default=150.0)
     given = parser.parse_args()
+    if given.pixel3:
+        from benchmarks.predict_pixel3 import pixel3_table
+
+        print(json.dumps(pixel3_table(given.tables), indent=None if given.json else 1))
+        return
+    if given.host:
+        found = host(given.host, given.cache, given.seconds)
+        print(json.dumps(found)) if given.json else show_host(found)
+        return
     priors = ONE_CORE if given.threads == 1 else MULTI_THREAD_PRIORS
     graphs = read_graphs(given.tables / "ncnn_model_ops.csv")
     if given.graphs:
