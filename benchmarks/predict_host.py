@@ -1,8 +1,8 @@
 """How far predictions for this machine are off: networks that were never in the fit, three engines and precisions.
 
 Used by ``python -m benchmarks.predict --host``. The networks are those of ``benchmarks.nets`` (LSTM and the dynamic one
-apart), some at a second resolution. Each is loaded anew several times, before and after the fit, and the quietest visit counts,
-as for the small networks of the fit.
+apart), some at a second resolution. Each is loaded anew several times, before and after the fit, and the quietest visit
+counts, as for the small networks of the fit.
 """
 
 from __future__ import annotations

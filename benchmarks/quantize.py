@@ -36,7 +36,7 @@ from edgekit import isolate
 from edgekit.artifacts import LiteRTModel
 from edgekit.atomic import write_atomically
 from edgekit.converters.onnx_to_litert.schema import schema
-from edgekit.converters.quantize import Search, quantize, read_model, search
+from edgekit.converters.quantize import Quality, Search, quantize, read_model, search
 from edgekit.converters.quantize.flatbuffer import name_of, read_tables, with_unique_names, write_tables
 from edgekit.converters.quantize.speed import compare_speed
 from edgekit.converters.quantize.workbench import Workbench
@@ -95,21 +95,30 @@ def run(case: Case, seconds: float = _SECONDS) -> Row:
     files, stock_quality, failure = [case.model.data, found.model.data], None, ""
     try:
         stock = _stock(case)
-        stock_quality = judge.judge(stock)
+        stock_quality = judge.judge(stock, unseen=True)
         files.append(stock)
     except (EdgeKitError, ValueError, RuntimeError) as error:
         failure = str(error)
     speeds = compare_speed(files, judge.feeds, seconds)
     on_front = [trial for trial in found.trials if trial.name in found.pareto and trial.speed is not None]
     return Row(
+        further=None if case.further is None else _further(case, found.model.data),
         name=case.name, chosen="float32" if found.chosen is None else found.chosen.name, float_ms=speeds[0].cpu_ms,
         speed=speeds[1], size_ratio=len(found.model.data) / len(case.model.data),
-        size_reason=size_reason(found.model.data, len(case.model.data)), quality=judge.judge(found.model.data),
+        size_reason=size_reason(found.model.data, len(case.model.data)),
+        quality=judge.judge(found.model.data, unseen=True),
         stock=StockRow(speeds[2] if len(speeds) > 2 else None, stock_quality, failure), search_seconds=found.seconds,
         trained=case.trained, recipe_rebuilds=rebuilds(case.model, found), notes=found.notes,
         pareto=tuple(Point(trial.name, trial.speed, trial.size_ratio, trial.quality)
                      for trial in on_front if trial.speed is not None),
     )
+
+
+def _further(case: Case, data: bytes) -> Quality:
+    """``data`` on images of another kind than the search saw."""
+    assert case.further is not None
+    nothing = QuantRecipe((), ranges={"": (0.0, 0.0)})
+    return Workbench(case.model, case.further, nothing).judge(data, count=10_000, unseen=True)
 
 
 def rebuilds(model: LiteRTModel, found: Search) -> bool:

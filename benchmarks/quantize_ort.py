@@ -118,7 +118,7 @@ def run(case: OrtCase, seconds: float = _SECONDS) -> Row:
     files, stock_quality, failure = [case.model.data, found.model.data], None, ""
     try:
         made = stock(case)
-        stock_quality = judge.judge(made)
+        stock_quality = judge.judge(made, unseen=True)
         files.append(made)
     except (EdgeKitError, ValueError, RuntimeError, TypeError) as error:
         failure = str(error)
@@ -128,7 +128,7 @@ def run(case: OrtCase, seconds: float = _SECONDS) -> Row:
         name=case.name, chosen="float32" if found.chosen is None else found.chosen.name, float_ms=speeds[0].cpu_ms,
         speed=speeds[1], size_ratio=len(found.model.data) / len(case.model.data),
         size_reason=_size_reason(found.model.data, len(case.model.data)),
-        quality=judge.judge(found.model.data),
+        quality=judge.judge(found.model.data, unseen=True),
         stock=StockRow(speeds[2] if len(speeds) > 2 else None, stock_quality, failure), search_seconds=found.seconds,
         trained=case.trained, recipe_rebuilds=rebuilds(case, found), notes=found.notes,
         pareto=tuple(Point(trial.name, trial.speed, trial.size_ratio, trial.quality)

@@ -40,7 +40,8 @@ class Row(msgspec.Struct, frozen=True):
     """One network. ``speed``: of the chosen file, over float32. ``size_ratio``: over the float32 file's.
 
     ``quality`` and that of ``stock`` are on data that the search did not see. ``recipe_rebuilds``: the recipe's JSON
-    made the same bytes twice. ``size_reason``: what the chosen file consists of.
+    made the same bytes twice. ``size_reason``: what the chosen file consists of. ``further``: on a larger set of images
+    of another kind.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row(msgspec.Struct, frozen=True):
     recipe_rebuilds: bool
     notes: tuple[str, ...]
     pareto: tuple[Point, ...]
+    further: Quality | None = None
 
 
 def size_reason(data: bytes, float_bytes: int) -> str:
@@ -153,6 +155,8 @@ def table(rows: Sequence[Row]) -> str:
     lines += ["", "Geometric mean of the speed-up over float32, each network once: "
               f"{_mean([1 / row.speed.ratio for row in _referred(rows)]):.2f}; over the stock recipe "
               f"({', '.join(AGAINST_STOCK)}): {_mean(_against_stock(rows)):.2f}."]
+    lines += [f"{row.name} on other images: {_judged(row.further)}, {row.further.sqnr_db:.1f} dB."
+              for row in rows if row.further is not None]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from edgekit.errors import BadRecipe
 from edgekit.parity import Sample
 from edgekit.recipe import BuildRecipe
 
-__all__ = ["check_recipe", "make_manifest"]
+__all__ = ["Blobs", "add_blob", "check_recipe", "make_manifest", "tool_versions"]
 
 _LABELS = "labels.txt"
 #: what can change the bytes of a bundle
@@ -81,7 +81,7 @@ def make_manifest(
             source_name=source_name,
             source_sha256=hashlib.sha256(model.data).hexdigest(),
             recipe=_as_read_back(recipe),
-            tools=_tool_versions(),
+            tools=tool_versions(),
         ),
         preprocess=recipe.preprocess,
         labels_entry=_LABELS if recipe.labels else None,
@@ -152,18 +152,20 @@ def _precision(model: OnnxModel) -> str:
 def _vector(number: int, vector: Sample, recipe: BuildRecipe, blobs: Blobs) -> TestVector:
     inputs, outputs = vector
     return TestVector(
-        inputs=tuple(_blob(f"test/{number}/in{at}.bin", *item, blobs) for at, item in enumerate(inputs.items())),
-        outputs=tuple(_blob(f"test/{number}/out{at}.bin", *item, blobs) for at, item in enumerate(outputs.items())),
+        inputs=tuple(add_blob(f"test/{number}/in{at}.bin", *item, blobs) for at, item in enumerate(inputs.items())),
+        outputs=tuple(add_blob(f"test/{number}/out{at}.bin", *item, blobs) for at, item in enumerate(outputs.items())),
         tolerance=recipe.convert.tolerance,
     )
 
 
-def _blob(entry: str, name: str, array: Array, blobs: Blobs) -> BlobRef:
+def add_blob(entry: str, name: str, array: Array, blobs: Blobs) -> BlobRef:
+    """Put ``array``, called ``name``, into ``blobs`` as ``entry``."""
     blobs[entry] = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     return BlobRef(name=name, entry=entry, dtype=array.dtype.name, shape=tuple(array.shape))
 
 
-def _tool_versions() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """The versions of what can change the bytes of a bundle."""
     versions = {}
     for package in _TOOLS:
         try:

@@ -120,11 +120,16 @@ def compare_on(
     )
 
 
-def reference_sample(reference: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Sample:
-    """Random inputs for ``reference`` and its answers, by name. Raises as ``compare``."""
+def reference_sample(
+    reference: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int = 0, given: Mapping[str, Array] | None = None
+) -> Sample:
+    """Random inputs for ``reference``, but for those that are ``given``, and its answers, by name. Raises as
+    ``compare``.
+    """
+    given = given or {}
     problem = None
-    for candidate in candidate_shapes(reference, shapes):
-        inputs = random_inputs(reference.inputs, candidate, seed)
+    for candidate in candidate_shapes(reference, {**shapes, **{name: array.shape for name, array in given.items()}}):
+        inputs = {**random_inputs(reference.inputs, candidate, seed), **given}
         try:
             specs = (reference.inputs, reference.outputs)
             return inputs, run_isolated("ort", reference.data, specs, inputs, "The ONNX model")

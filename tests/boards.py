@@ -41,9 +41,9 @@ if arguments[0] == "push":
     print("1 file pushed")
 elif arguments[0] == "shell":
     environment = dict(os.environ, TMPDIR=str(home / "tmp"))
-    child = subprocess.Popen(["sh", "-c", arguments[1]], env=environment, start_new_session=True)
     if (home / "greeting").exists():
-        print((home / "greeting").read_text(), flush=True)
+        print((home / "greeting").read_text(), end="", flush=True)
+    child = subprocess.Popen(["sh", "-c", arguments[1]], env=environment, start_new_session=True)
     while child.poll() is None:
         time.sleep(0.02)
         if (home / "unplugged").exists():

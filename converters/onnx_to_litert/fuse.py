@@ -9,6 +9,7 @@ from edgekit.converters.onnx_to_litert.broadcasts import drop_broadcasts, fold_c
 from edgekit.converters.onnx_to_litert.channel_order import track_channels
 from edgekit.converters.onnx_to_litert.fold_scale import fold_scale_into_dense
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
+from edgekit.converters.onnx_to_litert.merge_factors import merge_factors
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
 from edgekit.converters.onnx_to_litert.shuffle import split_shuffles
 from edgekit.errors import InternalError
@@ -245,6 +246,7 @@ FUSIONS = (
     fold_channel_order,
     fold_affine_into_dense,
     fold_scale_into_dense,
+    merge_factors,  # after the folding, which removes a constant factor altogether
     fuse_activations,
     fuse_quantized,
     track_channels,

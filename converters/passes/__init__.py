@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgekit.converters.passes.fold_affine import fold_affine
 from edgekit.converters.passes.fold_pad import fold_pad
 from edgekit.converters.passes.fuse_gelu import fuse_gelu
+from edgekit.converters.passes.fuse_group_norm import fuse_group_norm
 from edgekit.converters.passes.fuse_hard_swish import fuse_hard_swish
 from edgekit.converters.passes.fuse_mish import fuse_mish
 from edgekit.converters.passes.inline_functions import inline_functions
@@ -37,6 +38,7 @@ PORTABLE_PASSES: tuple[Pass, ...] = (
 LITERT_PASSES: tuple[Pass, ...] = (
     *PORTABLE_PASSES,
     unfold_qlinear,
+    fuse_group_norm,
     fuse_gelu,
     fuse_mish,
     fuse_hard_swish,  # also rewrites clip(x + 3, 0, 6) / 6 to HardSigmoid, which has its own lowering

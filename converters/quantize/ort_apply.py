@@ -335,4 +335,4 @@ def _library(module: str) -> Any:
     try:
         return importlib.import_module(f"onnxruntime.quantization.{module}")
     except ModuleNotFoundError as error:
-        raise MissingExtra.of("onnxruntime", "quantize") from error
+        raise MissingExtra.of("onnxruntime", "ort") from error

@@ -112,7 +112,7 @@ class OrtWorkbench(Workbench):
     def calibrated(self, base: QuantRecipe) -> QuantRecipe:
         """``base`` with ranges."""
         assert isinstance(self.model, OrtModel)
-        return calibrate_ort(self.model, base, self.samples)
+        return calibrate_ort(self.model, base, self.samples.fit)
 
     def quantized(self, recipe: QuantRecipe) -> Model:
         """The float model as ``recipe`` says."""

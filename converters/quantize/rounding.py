@@ -202,7 +202,8 @@ def _compensated(rows: Floats, scale: Floats, moment: Floats, bits: int) -> Floa
     fixed = ((np.abs(nearest) >= limit) | (rows == 0))[:, order]
     left, pinned, chosen = rows[:, order].copy(), nearest[:, order], np.zeros((len(rows), count))
     for start in range(0, count, _BLOCK):
-        end, errors = min(start + _BLOCK, count), np.zeros((len(rows), min(_BLOCK, count - start)))
+        end = min(start + _BLOCK, count)
+        errors = np.zeros((len(rows), end - start))
         for column in range(start, end):
             target = np.clip(np.round(left[:, column] / scale[:, 0]), -limit, limit)
             chosen[:, column] = np.where(fixed[:, column], pinned[:, column], target)
@@ -210,7 +211,7 @@ def _compensated(rows: Floats, scale: Floats, moment: Floats, bits: int) -> Floa
             left[:, column + 1:end] -= error[:, None] * factor[..., column, column + 1:end]
             errors[:, column - start] = error
         if end < count:
-            left[:, end:] -= _spent(errors, factor[..., start:end, end:])
+            left[:, end:] -= _spent(errors, np.asarray(factor[..., start:end, end:], np.float64))
     found = np.empty_like(chosen)
     found[:, order] = chosen
     return found

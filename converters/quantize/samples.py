@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ Feeds = dict[str, Array]
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 _RANDOM_COUNT = 32
 _LABELS = "labels"
+#: one sample of so many is held out, where there are at least so many
+_EVERY, _FEWEST = 4, 8
 
 
 class Samples:
@@ -57,6 +61,22 @@ class Samples:
             each = f" of {self.rows} entries" if self.rows > 1 else ""
             raise BadInput(f"There are {len(self.labels)} labels for {number} samples{each}.",
                            "Give one for each entry of the first axis.")
+
+
+    def held_out(self, index: int) -> bool:
+        """Whether sample ``index`` is kept from calibration, to judge what was found on the others."""
+        return self.can_hold_out and index % _EVERY == _EVERY - 1
+
+    @cached_property
+    def can_hold_out(self) -> bool:
+        """Whether there are enough samples to keep some from calibration."""
+        return sum(1 for _ in islice(self._walk(), _FEWEST)) == _FEWEST
+
+    @property
+    def fit(self) -> Samples:
+        """The samples to calibrate on: three of four; all, where there are fewer than 8. Without labels."""
+        return Samples(lambda: (feeds for index, feeds in enumerate(self) if not self.held_out(index)),
+                       random=self.random, rows=self.rows)
 
 
 def open_samples(

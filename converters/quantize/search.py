@@ -34,6 +34,8 @@ _PAYS = 0.98
 _EQUAL = 1.03
 #: adaptive rounding and corrected biases must bring so much to be worth their place in the recipe
 _HELPS_DB = 0.2
+#: what the SQNR on the samples must be above the one wanted, because other inputs differ from them
+_MARGIN_DB = 1.0
 _ROUNDS = 2
 _FINALISTS = 5
 
@@ -44,7 +46,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     With ``max_drop_points`` a classifier may lose so many points of top-1 accuracy (with labels), or answer otherwise
     than the float file on so many percent of the samples (without); one sample may always differ. With
     ``min_agreement`` (0 to 1) that part of its answers must also be the float file's. Otherwise, and for other
-    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``.
+    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``, and 1 dB more on the samples.
     """
 
     objective: Literal["latency", "size"] = "latency"
@@ -64,7 +66,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     def met(self, quality: Quality) -> bool:
         """Whether ``quality`` is good enough."""
         if self.max_drop_points is None or quality.agreement is None:
-            return quality.sqnr_db >= self.min_sqnr_db
+            return quality.sqnr_db >= self.min_sqnr_db + _MARGIN_DB
         if round((1 - quality.agreement) * quality.samples) > max(1.0, (1 - self.min_agreement) * quality.samples):
             return False
         if quality.drop_points is not None:

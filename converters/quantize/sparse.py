@@ -61,7 +61,8 @@ def _read_as_weights(tables: Any) -> list[int]:
 def _encoded(tables: Any, tensor: Any) -> tuple[npt.NDArray[np.uint8], Any] | None:
     """The values that are not zero, and how they lie; None where that takes no less place."""
     types = schema().TensorType
-    dtype = {types.FLOAT32: np.dtype(np.float32), types.INT8: np.dtype(np.int8)}.get(tensor.type)
+    known: dict[int, np.dtype[Any]] = {types.FLOAT32: np.dtype(np.float32), types.INT8: np.dtype(np.int8)}
+    dtype = known.get(tensor.type)
     size = constant_bytes(tables, tensor)
     if dtype is None or size < _MIN_BYTES or tensor.sparsity is not None or len(tensor.shape) < 2:
         return None
@@ -100,6 +101,7 @@ def _compressed(segments: npt.NDArray[np.int64], columns: npt.NDArray[np.int64])
 def _vector(values: npt.NDArray[np.int64]) -> tuple[int, Any]:
     """In the narrowest of the three integer types that holds them."""
     s, peak = schema(), int(values.max(initial=0))
+    dtype: np.dtype[Any]
     if peak < 1 << 8:
         kind, vector, dtype = s.SparseIndexVector.Uint8Vector, s.Uint8VectorT(), np.dtype(np.uint8)
     elif peak < 1 << 16:

@@ -90,7 +90,7 @@ def patches(operator: Any, kind: str, weights: Sequence[int], source: Array, lim
     padded = np.pad(source, ((0, 0), (top, tall + options.strideH), (left, wide + options.strideW), (0, 0)))
     dy = np.repeat(np.arange(height) * options.dilationHFactor, width)
     dx = np.tile(np.arange(width) * options.dilationWFactor, height)
-    taken = padded[places[:, :1], places[:, 1:2] + dy, places[:, 2:] + dx]
+    taken: npt.NDArray[Any] = padded[places[:, :1], places[:, 1:2] + dy, places[:, 2:] + dx]
     return taken if kind == "DEPTHWISE_CONV_2D" else taken.reshape(len(taken), -1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -25,7 +26,7 @@ from edgekit.recipe import QuantRecipe
 __all__ = ["Model", "Placed", "Quality", "Trial", "Workbench"]
 
 #: samples that judge a candidate while many are compared, and those that judge the few that remain
-_SCREENING, _JUDGING = 16, 1000
+_SCREENING, _JUDGING = 32, 1000
 _MENDING = 32
 _CACHE_BYTES = 128 << 20
 
@@ -196,8 +197,13 @@ class Workbench:
             left_out=self.outside(data, placement), quality=self.judge(data, _SCREENING),
         )
 
-    def judge(self, data: bytes, count: int = _JUDGING) -> Quality:
-        """``data`` against the float file on the first ``count`` samples."""
+    def judge(self, data: bytes, count: int = _JUDGING, unseen: bool = False) -> Quality:
+        """``data`` against the float file on the first ``count`` samples.
+
+        Noise is that on samples that ranges and corrections were not found on, where there are enough of them: values
+        outside the ranges are what spoils a file in use. Answers are compared on all. ``unseen``: nothing was found on
+        any of these samples, so noise is that on all.
+        """
         noise = Noise()
         ours: list[int] = []
         theirs: list[int] = []
@@ -205,7 +211,8 @@ class Workbench:
         samples = 0
         for wanted, feeds in self._answered(count):
             got = _renamed(session.run(feeds), wanted)
-            noise.add_all(wanted, got)
+            if unseen or not self.samples.can_hold_out or self.samples.held_out(samples):
+                noise.add_all(wanted, got)
             samples += 1
             scores = _scores(wanted, feeds), _scores(got, feeds)
             if scores[0] is not None and scores[1] is not None:
@@ -254,7 +261,7 @@ class Workbench:
     def calibrated(self, base: QuantRecipe) -> QuantRecipe:
         """``base`` with ranges."""
         assert isinstance(self.model, LiteRTModel)
-        return calibrate(self.model, base, self.samples)
+        return calibrate(self.model, base, self.samples.fit)
 
     def quantized(self, recipe: QuantRecipe) -> Model:
         """The float model as ``recipe`` says."""
@@ -271,11 +278,11 @@ class Workbench:
         assert isinstance(self.model, LiteRTModel)
         bits = bits_of(read_tables(self.model.data), recipe)
         new = {name: count for name, count in bits.items() if (name, count) not in self._steps}
-        found = adapt(self.model.data, new, self._some(_MENDING)) if new else {}
+        found = adapt(self.model.data, new, islice(self.samples.fit, _MENDING)) if new else {}
         self._steps.update({(name, count): found.get(name) for name, count in new.items()})
         steps = {name: text for name, count in bits.items() if (text := self._steps[name, count]) is not None}
         recipe = msgspec.structs.replace(recipe, rounding="adaptive", weight_steps=steps, correct_bias=True)
-        return prepare(self.model, recipe, self.samples)
+        return prepare(self.model, recipe, self.samples.fit)
 
     def bases(self) -> list[Plan]:
         """Where a search starts; the first plan is everything static."""

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from edgekit.artifacts import Engine, TensorSpec
+from edgekit.bundle.vectors import TestVector
 
 __all__ = ["Confidence", "Gate", "Ladder", "Plan", "Promise", "Route", "Stage", "Step"]
 
@@ -22,8 +23,9 @@ Confidence = Literal["margin", "max_probability", "gate"]
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One part of a ladder: ``entry`` holds the model, ``signature`` names the LiteRT signature in it ("" for ort).
 
-    ``inputs`` are the image (first stage) or outputs of earlier stages of the ladder, by name; ``logits`` names the
-    output that holds the exit's logits, float32 of shape (batch, classes).
+    ``inputs`` are the image, which is the only input of the first stage, or outputs of earlier stages of the ladder, by
+    name and with the same spec; ``logits`` names the output that holds the exit's logits, float32 of shape (batch,
+    classes).
     """
 
     entry: str
@@ -34,7 +36,11 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ladder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One network at one resolution (height, width), in stages. All ladders of an engine have the same classes."""
+    """One network at one resolution (height, width), in stages. All ladders of an engine have the same classes.
+
+    ``weights`` is the entry with the external data of the stages' ONNX files, which name it as their location; None
+    where they hold their weights themselves. A test vector has the image and the logits of every stage.
+    """
 
     id: str
     engine: Engine
@@ -42,6 +48,8 @@ class Ladder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str
     resolution: tuple[int, int]
     stages: tuple[Stage, ...]
+    weights: str | None = None
+    test_vectors: tuple[TestVector, ...] = ()
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,10 +64,12 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Run ladder ``ladder`` (index) up to and including stage ``stage``; decide on the combination of all steps so far.
+    """Run ladder ``ladder`` up to and including stage ``stage``; decide on the combination of all steps so far.
 
-    Combined logits: sum over steps j up to this one of ``weights[j]`` times the logits of step j, so that a temperature
-    is a weight below or above 1. ``threshold``: stop when the confidence is at least this; None at the last step.
+    ``ladder`` counts the ladders of the plan's engine in the order of the manifest, from 0. Combined logits: the sum
+    over steps j up to this one of ``weights[j]`` times the logits of step j, so that a temperature is a weight below or
+    above 1. ``threshold``: stop when the confidence is at least this; None at the last step, and where only a deadline
+    stops.
     """
 
     ladder: int
@@ -94,9 +104,10 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Routes from cheap to dear on the accuracy-latency front for one device, and which one to use at full speed.
 
-    ``stage_ms[l][s]`` is the time of stage s of ladder l on the device, ``overhead_ms`` what a step costs on top;
-    ``source`` says whether these were measured or predicted. ``default`` is an index into ``routes``.
-    ``ladders_sha256`` is the hash of what the plan was made for: it fits no other bundle.
+    ``stage_ms[l][s]`` is the time of stage s of ladder l on the device, for each ladder of ``engine`` in the order of
+    the manifest; ``overhead_ms`` what a step costs on top; ``source`` says whether these were measured or predicted.
+    ``default`` is an index into ``routes``. ``ladders_sha256`` is the hash of what the plan was made for: it fits no
+    other bundle.
     """
 
     device: str

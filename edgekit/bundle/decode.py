@@ -11,13 +11,24 @@ from edgekit.bundle.check import check_manifest
 from edgekit.bundle.manifest import SCHEMA_VERSION, Manifest
 from edgekit.errors import BadBundle, BadRecipe, SchemaTooNew
 
-__all__ = ["MAX_MANIFEST_BYTES", "decode_manifest", "encode_manifest"]
+__all__ = ["MAX_MANIFEST_BYTES", "decode_manifest", "encode_manifest", "unique_keys", "with_version"]
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 Upgrade = Callable[[dict[str, object]], dict[str, object]]
 
-_UPGRADES: dict[int, Upgrade] = {}
+_SINCE_2 = {"ladders": [], "plan_entry": None}
+
+
+def _to_2(raw: dict[str, object]) -> dict[str, object]:
+    """Adds what version 1 does not have. The number stays: a manifest without ladders is of version 1 for good."""
+    for name in _SINCE_2:
+        if name in raw:
+            raise BadBundle(f"The manifest is of schema 1, which has no field '{name}'.")
+    return raw | _SINCE_2
+
+
+_UPGRADES: dict[int, Upgrade] = {1: _to_2}
 """From version n to n + 1, on plain JSON values; each version below SCHEMA_VERSION has one. Version 1 is the first."""
 
 _BROKEN = (msgspec.MsgspecError, ValueError, RecursionError, BadRecipe)
@@ -30,14 +41,28 @@ class _Version(msgspec.Struct, frozen=True):
 def encode_manifest(manifest: Manifest) -> bytes:
     """The canonical bytes: fields in the order of the types, keys of free dictionaries sorted, no white space.
 
-    Raises BadBundle for values that JSON or the schema cannot hold, and for wrong references.
+    The schema version is set to the oldest that has the fields in use. Raises BadBundle for values that JSON or the
+    schema cannot hold, and for wrong references.
     """
     try:
-        data = msgspec.json.encode(manifest, order="deterministic")
+        data = _canonical(with_version(manifest))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadBundle(f"The manifest cannot be written as JSON: {error}.") from error
     decode_manifest(data)
     return data
+
+
+def with_version(manifest: Manifest) -> Manifest:
+    """``manifest`` with the schema version that it is written as: 2 with ladders (or a plan for them), else 1."""
+    adaptive = bool(manifest.ladders) or manifest.plan_entry is not None
+    return msgspec.structs.replace(manifest, schema_version=2 if adaptive else 1)
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    if manifest.schema_version != 1:
+        return msgspec.json.encode(manifest, order="deterministic")
+    raw = msgspec.to_builtins(manifest, order="deterministic")
+    return msgspec.json.encode({name: value for name, value in raw.items() if name not in _SINCE_2})
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -54,6 +79,8 @@ def decode_manifest(data: bytes) -> Manifest:
             manifest = msgspec.json.decode(data, type=Manifest)
         else:
             manifest = msgspec.convert(_upgraded(data, version), type=Manifest)
+        if version == 2 and not manifest.ladders:
+            raise BadBundle("The manifest is of schema 2, but has no ladders: without them it must be of schema 1.")
         _refuse_repeated_keys(data, manifest)
     except _BROKEN as error:
         raise BadBundle(f"The manifest is wrong: {str(error).rstrip('.')}.") from error
@@ -82,11 +109,12 @@ def _upgraded(data: bytes, version: int) -> dict[str, object]:
 
 def _refuse_repeated_keys(data: bytes, manifest: Manifest) -> None:
     """JSON parsers disagree on which of two equal keys counts. What was written canonically has none."""
-    if msgspec.json.encode(manifest, order="deterministic") != data:
-        json.loads(data, object_pairs_hook=_unique)
+    if _canonical(manifest) != data:
+        json.loads(data, object_pairs_hook=unique_keys)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The pairs of a JSON object as a dictionary; ValueError for a key that occurs twice."""
     found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:

@@ -7,11 +7,14 @@ from typing import Literal
 import msgspec
 
 from edgekit.artifacts import Engine, TensorSpec
+from edgekit.bundle.adaptive import Ladder
+from edgekit.bundle.vectors import BlobRef, TestVector
 from edgekit.recipe import Preprocess
 
 __all__ = ["SCHEMA_VERSION", "BlobRef", "Entry", "Manifest", "Provenance", "TestVector", "Variant"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest. A manifest without ladders is written as version 1, whose bytes never change; with ladders as 2."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,25 +38,6 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resolution: tuple[int, int] | None = None
 
 
-class BlobRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A raw little-endian, C-ordered array stored as the entry ``entry``."""
-
-    name: str
-    entry: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class TestVector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Inputs and the answers of the source network, in the ONNX order of axes. ``tolerance`` as in VerifyReport."""
-
-    inputs: tuple[BlobRef, ...]
-    outputs: tuple[BlobRef, ...]
-    tolerance: float
-
-    __test__ = False  # a type whose name begins with Test is not a test case
-
-
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the network came from: hash of the source file, the recipe and the versions of the tools used."""
 
@@ -64,7 +48,11 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``labels_entry`` names a UTF-8 text entry, one label a line; ``task`` says what an answer looks like."""
+    """``labels_entry`` names a UTF-8 text entry, one label a line; ``task`` says what an answer looks like.
+
+    ``schema_version`` follows from the content: 1 without ladders, 2 with. Writers set it themselves. With ``ladders``
+    there may be no variants. ``plan_entry`` names the entry with the ``Plan`` for them, if there is one.
+    """
 
     schema_version: int
     name: str
@@ -75,3 +63,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance
     preprocess: Preprocess | None = None
     labels_entry: str | None = None
+    ladders: tuple[Ladder, ...] = ()
+    plan_entry: str | None = None

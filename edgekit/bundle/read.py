@@ -13,9 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from edgekit.bundle.adaptive import Plan
 from edgekit.bundle.container import MANIFEST, SIGNATURE, Span, read_directory
 from edgekit.bundle.decode import MAX_MANIFEST_BYTES, decode_manifest
 from edgekit.bundle.manifest import Entry, Manifest
+from edgekit.bundle.plan import decode_plan
 from edgekit.bundle.sign import SIGNATURE_BYTES, check_signature, load_public_key
 from edgekit.errors import BadBundle, BadKey, SignatureMismatch, UnknownName
 
@@ -125,11 +127,28 @@ class Bundle:
         self._entry(entry)
         return self._spans[entry].offset, self._spans[entry].size_bytes
 
+    def plan(self) -> Plan | None:
+        """The plan that the bundle holds, read and checked against its ladders; None when it holds none.
+
+        Raises BadBundle.
+        """
+        entry = self.manifest.plan_entry
+        if entry is None:
+            return None
+        try:
+            return decode_plan(self.read(entry), self.manifest)
+        except BadBundle as error:
+            if str(self.path) in error.message:
+                raise
+            raise BadBundle(f"'{self.path}' cannot be used as a bundle. {error.message}",
+                            error.remedy or _DAMAGED) from error
+
     def verify_all(self) -> None:
-        """Hash every entry, and check the CRCs that other ZIP tools look at. Raises BadBundle."""
+        """Hash every entry, check the CRCs that other ZIP tools look at, and the plan. Raises BadBundle."""
         for name in self._entries:
             if zlib.crc32(self.read(name)) != self._spans[name].crc32:
                 raise BadBundle(f"The CRC of entry '{name}' in '{self.path}' is wrong.", _DAMAGED)
+        self.plan()
 
     def close(self) -> None:
         """Close the file. Doing so twice is harmless."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = [
-    "SIGNATURE_BYTES", "SIGNATURE_DOMAIN", "check_signature", "generate_key_pair", "load_private_key",
+    "PLAN_DOMAIN", "SIGNATURE_BYTES", "SIGNATURE_DOMAIN", "check_signature", "generate_key_pair", "load_private_key",
     "load_public_key", "make_signature",
 ]
 
@@ -20,24 +20,29 @@ SIGNATURE_BYTES = 64
 SIGNATURE_DOMAIN = b"edgekit bundle manifest 1\x00"
 """Signed in front of the manifest, so that no signature made for another purpose is taken for one of a bundle."""
 
+PLAN_DOMAIN = b"edgekit plan 1\x00"
+"""The same for a plan in a file of its own."""
+
 _MAX_KEY_FILE_BYTES = 65536
 
 
-def make_signature(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The 64 bytes of manifest.sig for the exact bytes of manifest.json."""
-    return key.sign(SIGNATURE_DOMAIN + manifest)
+def make_signature(data: bytes, key: Ed25519PrivateKey, domain: bytes = SIGNATURE_DOMAIN) -> bytes:
+    """The 64 bytes of manifest.sig for the exact bytes of manifest.json; with PLAN_DOMAIN those for a plan."""
+    return key.sign(domain + data)
 
 
-def check_signature(manifest: bytes, signature: bytes, key: Ed25519PublicKey) -> None:
-    """Raise SignatureMismatch unless ``signature`` was made for ``manifest`` with the private half of ``key``."""
+def check_signature(
+    data: bytes, signature: bytes, key: Ed25519PublicKey, domain: bytes = SIGNATURE_DOMAIN
+) -> None:
+    """Raise SignatureMismatch unless ``signature`` was made for ``data`` with the private half of ``key``."""
     from cryptography.exceptions import InvalidSignature
 
     try:
-        key.verify(signature, SIGNATURE_DOMAIN + manifest)
+        key.verify(signature, domain + data)
     except InvalidSignature:
         raise SignatureMismatch(
-            "The signature does not fit: the bundle was altered, or signed with another key.",
-            "Obtain the bundle anew from its author, or give the public key that belongs to it.") from None
+            "The signature does not fit: the file was altered, or signed with another key.",
+            "Obtain it anew from its author, or give the public key that belongs to it.") from None
 
 
 def generate_key_pair(private_path: Path, public_path: Path) -> None:

@@ -11,8 +11,9 @@ import msgspec
 
 from edgekit.atomic import write_atomically
 from edgekit.bundle.container import MANIFEST, SIGNATURE, pack
-from edgekit.bundle.decode import encode_manifest
+from edgekit.bundle.decode import encode_manifest, with_version
 from edgekit.bundle.manifest import Entry, Manifest
+from edgekit.bundle.plan import decode_plan
 from edgekit.bundle.read import Bundle
 from edgekit.bundle.sign import make_signature
 
@@ -26,12 +27,16 @@ def write_bundle(path: Path, manifest: Manifest, blobs: Mapping[str, bytes],
                  key: Ed25519PrivateKey | None = None) -> Manifest:
     """Write the bundle and return its manifest, whose ``entries`` are made from ``blobs`` (entry name -> content).
 
+    ``schema_version`` is set by what the manifest holds, and the plan is checked against the ladders.
     ``key`` signs it. Raises BadBundle when the manifest is not consistent with itself and the blobs, for an unsafe
     name and for 4 GiB or more; WriteFailed when the file cannot be written. ``path`` is untouched then.
     """
     entries = tuple(Entry(name, len(blobs[name]), hashlib.sha256(blobs[name]).hexdigest()) for name in sorted(blobs))
-    manifest = msgspec.structs.replace(manifest, entries=entries)
-    _write(path, encode_manifest(manifest), blobs, key)
+    manifest = with_version(msgspec.structs.replace(manifest, entries=entries))
+    data = encode_manifest(manifest)
+    if manifest.plan_entry is not None:
+        decode_plan(blobs[manifest.plan_entry], manifest)
+    _write(path, data, blobs, key)
     return manifest
 
 

@@ -55,13 +55,16 @@ class _Step(NamedTuple):
     options: Mapping[str, int]
 
 
-def tflite_costs(path: str, shapes: Mapping[str, Shape]) -> GraphCosts:
-    """The costs of the first subgraph. Raises BadModel, BadInput, UnknownName, MissingExtra (dynamic shapes only)."""
+def tflite_costs(path: str, shapes: Mapping[str, Shape], signature: str = "") -> GraphCosts:
+    """The costs of the first subgraph, or of that of ``signature``, whose shapes must be fixed.
+
+    Raises BadModel, BadInput, UnknownName, MissingExtra (dynamic shapes only).
+    """
     data = Path(path).read_bytes()
     check_tflite(data, f"'{path}'")
     try:
         model = root(data)
-        graph = next(model.tables("Subgraphs"))
+        graph = list(model.tables("Subgraphs"))[_subgraph(model, signature)]
         sizes = [max(buffer.length("Data"), buffer.number("Size")) for buffer in model.tables("Buffers")]
         tables = list(graph.tables("Tensors"))
         tensors = _sized(data, graph, [_tensor(table, sizes) for table in tables], tables, shapes)
@@ -69,6 +72,15 @@ def tflite_costs(path: str, shapes: Mapping[str, Shape]) -> GraphCosts:
     except Exhausted as error:
         raise BadModel(f"'{path}' is damaged: {error}.", "Obtain the file anew, or convert the model again.") from None
     return _costs(tensors, steps, graph.numbers("Inputs") or (), graph.numbers("Outputs") or ())
+
+
+def _subgraph(model: Table, signature: str) -> int:
+    if not signature:
+        return 0
+    known = {each.text("SignatureKey"): each.number("SubgraphIndex") for each in model.tables("SignatureDefs")}
+    if signature not in known:
+        raise UnknownName.of("signature", signature, known)
+    return known[signature]
 
 
 def _tensor(table: Table, sizes: Sequence[int]) -> _Tensor:

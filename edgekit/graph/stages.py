@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["split_stages", "with_fixed_shapes"]
 
-#: level of a value that the network's inputs give by nodes of which no cut tensor depends: any stage may compute it
+#: level of a value that depends on the network's inputs alone and that the first stage does not compute: any other may
 _FREE = -1
 _NAMED = 8
 
@@ -55,22 +55,24 @@ def _fold_shapes(graph: onnx.GraphProto) -> None:
     known = {value.name: value.type.tensor_type.shape for value in (*graph.input, *graph.value_info, *graph.output)
              if value.type.tensor_type.HasField("shape")}
     ends = {value.name for value in graph.output}
-    for node in [node for node in graph.node if node.op_type == "Shape" and not node.domain]:
-        dims = [dim.dim_value if dim.HasField("dim_value") else -1
-                for dim in (known[node.input[0]].dim if node.input[0] in known else ())]
-        if node.input[0] not in known or min(dims, default=0) < 0 or node.output[0] in ends:
+    left = []
+    for node in graph.node:
+        shape = known.get(node.input[0]) if node.op_type == "Shape" and not node.domain else None
+        if shape is None or node.output[0] in ends or not all(dim.HasField("dim_value") for dim in shape.dim):
+            left.append(node)
             continue
         window = {attribute.name: attribute.i for attribute in node.attribute}
-        sizes = np.array(dims[window.get("start", 0):window.get("end", len(dims))], np.int64)
-        graph.initializer.append(numpy_helper.from_array(sizes, node.output[0]))
-        graph.node.remove(node)
+        dims = [dim.dim_value for dim in shape.dim][window.get("start", 0):window.get("end", len(shape.dim))]
+        graph.initializer.append(numpy_helper.from_array(np.array(dims, np.int64), node.output[0]))
+    del graph.node[:]
+    graph.node.extend(left)
 
 
 def split_stages(model: OnnxModel, at: Sequence[str]) -> tuple[OnnxModel, ...]:
     """``model`` cut at the tensors ``at``, in the order of the network: one stage more than there are tensors.
 
     A stage takes the tensor before it and whatever inputs of the network it reads itself; it gives the tensor behind it
-    and those outputs of the network that depend on no later cut. All stages in a row compute each node once.
+    and those outputs of the network that depend on no later cut.
 
     Raises UnknownName for a tensor that the graph does not compute, BadRecipe for one that is given twice, that is an
     end of the network, that does not depend on the one before, or past which a later stage would need another value.
@@ -84,14 +86,11 @@ def split_stages(model: OnnxModel, at: Sequence[str]) -> tuple[OnnxModel, ...]:
             groups[max(levels.get(value.name, 0), 0)].append(value.name)
     if not groups[-1]:
         raise BadRecipe(f"Nothing is computed behind the tensor '{cuts[-1]}'.", "Cut at an earlier one.")
-    return tuple(_stage(model, graph, list(start), ends) for start, ends in zip(["", *cuts], groups, strict=True)
-                 for start in [[start] if start else []])
-
-
-def _stage(model: OnnxModel, graph: onnx.GraphProto, start: list[str], ends: list[str]) -> OnnxModel:
-    _, met = _reach(graph, ends, start)
-    return cut(model, [*start, *(spec.name for spec in model.inputs if spec.name in met and spec.name not in start)],
-               ends)
+    stages = []
+    for start, ends in zip([[], *([name] for name in cuts)], groups, strict=True):
+        _, met = _reach(graph, ends, start)
+        stages.append(cut(model, [*start, *(spec.name for spec in model.inputs if spec.name in met)], ends))
+    return tuple(stages)
 
 
 def _ordered(graph: onnx.GraphProto, at: Sequence[str]) -> list[str]:
@@ -131,20 +130,20 @@ def _levels(graph: onnx.GraphProto, cuts: list[str]) -> dict[str, int]:
     weights = {tensor.name for tensor in graph.initializer}
     level = {value.name: _FREE for value in graph.input if value.name not in weights}
     number = {name: index + 1 for index, name in enumerate(cuts)}
-    before, _ = _reach(graph, cuts)
+    first, _ = _reach(graph, cuts[:1])
     needed, _ = _reach(graph, [*cuts, *(value.name for value in graph.output)])
     for index in sorted(needed):
         node = graph.node[index]
         read = {name: level[name] for name in sorted(reads(node)) if name in level}
         if not read:
             continue
-        own = max(*read.values(), 0 if index in before else _FREE)
+        own = max(*read.values(), 0 if index in first else _FREE)
         around = [name for name, at in read.items() if _FREE < at < own]
         if around:
-            raise BadRecipe(
-                f"The tensor '{cuts[own - 1]}' does not carry all that comes behind it: '{node.name or node.output[0]}' "
-                f"({node.op_type}) also reads '{"', '".join(around)}'.",
-                "Cut at a tensor that alone carries everything; where only a size is read, fix the shapes.")
+            others = ", ".join(f"'{name}'" for name in around)
+            raise BadRecipe(f"The tensor '{cuts[own - 1]}' does not carry all that comes behind it: "
+                            f"'{node.name or node.output[0]}' ({node.op_type}) also reads {others}.",
+                            "Cut where one tensor carries everything; if only a size is read, fix the shapes.")
         for name in node.output:
             level[name] = number.get(name, own)
             if name in number and own != number[name] - 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ __all__ = ["Trials", "fixed_hull", "try_all", "try_chain"]
 Floats = npt.NDArray[np.float64]
 
 _MOST_POINTS = 18
-_MOST_PAIRS = 150
 _GATED = 20  # pairs that the learned gate is tried on
 _MOST_LONGER = {3: 60, 4: 30}
 
@@ -39,6 +38,7 @@ class Trials:
     ms: Floats
     stops: Floats
     costs: tuple[float, ...]
+    samples: int
     fixed: bool
 
 
@@ -49,21 +49,20 @@ def try_all(bench: Workbench, recipe: PlanRecipe) -> list[Trials]:
     if recipe.max_steps == 1:
         return trials
     used = _promising(bench, trials)
-    pairs = [pair for pair in itertools.combinations(used, 2) if accuracy[pair[1]] > accuracy[pair[0]]][:_MOST_PAIRS]
+    pairs = [pair for pair in itertools.combinations(used, 2) if accuracy[pair[1]] > accuracy[pair[0]]]
     plain = [measure for measure in recipe.measures if measure != "gate"] or ["gate"]
     price = _price(trials)
     paired = [try_chain(bench, pair, measure, settings_for(2, price)) for pair in pairs for measure in plain]
-    trials += [_never_stops(each) for each in paired if each.chain[0].ladder == each.chain[1].ladder
-               and each.measure == plain[0]]
+    trials += _ensembles(bench, used, plain[0])
     hull = fixed_hull(trials)
     gains = _gains(paired, hull)
     if "gate" in recipe.measures and "gate" not in plain:
         best = sorted(gains, key=lambda pair: -gains[pair])[:_GATED]
         paired += [try_chain(bench, pair, "gate", settings_for(2, price)) for pair in best]
     measures = _best_measures(paired, hull)
-    longer = [try_chain(bench, chain, measure, settings_for(len(chain), price))
-              for steps in range(3, recipe.max_steps + 1) for chain in _longer(gains, steps) for measure in measures]
-    return trials + paired + longer
+    chains = [chain for steps in range(3, recipe.max_steps + 1) for chain in _longer(bench.points, gains, steps)]
+    return trials + paired + [try_chain(bench, chain, measure, settings_for(len(chain), price))
+                              for chain in chains for measure in measures]
 
 
 def try_chain(bench: Workbench, chain: Points, measure: Confidence, settings: tuple[Setting, ...]) -> Trials:
@@ -81,16 +80,15 @@ def try_chain(bench: Workbench, chain: Points, measure: Confidence, settings: tu
     return Trials(
         chain, measure, settings, chosen @ member, costs[where] @ member,
         np.stack([(where == step).mean(axis=1) for step in range(len(chain))], axis=1),
-        tuple(float(cost) for cost in costs), fixed=False,
+        tuple(float(cost) for cost in costs), len(right), fixed=False,
     )
 
 
 def fixed_hull(trials: list[Trials]) -> Hull:
     """The hull of everything that is fixed, by the sums of all blocks."""
     fixed = [each for each in trials if each.fixed]
-    samples = _samples(fixed[0])
-    return hull_of([float(each.ms.sum()) / samples for each in fixed],
-                   [float(each.right.sum()) / samples for each in fixed])
+    return hull_of([float(each.ms.sum()) / each.samples for each in fixed],
+                   [float(each.right.sum()) / each.samples for each in fixed])
 
 
 def _single(bench: Workbench, chain: Points) -> Trials:
@@ -98,27 +96,27 @@ def _single(bench: Workbench, chain: Points) -> Trials:
     member = _membership(bench)
     right = bench.right(chain[0]).astype(np.float64) @ member
     return Trials(chain, "margin", settings_for(1, 0.0), right[None], (costs[0] * member.sum(axis=0))[None],
-                  np.ones((1, 1)), costs, fixed=True)
+                  np.ones((1, 1)), costs, bench.observations.samples, fixed=True)
 
 
-def _never_stops(each: Trials) -> Trials:
-    """The ensemble of two exits of one ladder, whose logits come for nothing on the way to the later one."""
-    return Trials(each.chain, each.measure, each.settings[:1], each.right[:1], each.ms[:1], each.stops[:1],
-                  each.costs, fixed=True)
+def _ensembles(bench: Workbench, used: Points, measure: Confidence) -> list[Trials]:
+    """Neighbouring late exits of a ladder, two or three, whose logits come for nothing on the way to the last."""
+    found = []
+    for last in used:
+        row = sorted(point for point in used if point.ladder == last.ladder and point.stage <= last.stage)
+        for size in range(2, min(3, len(row)) + 1):
+            trials = try_chain(bench, tuple(row[-size:]), measure, settings_for(1, 0.0))
+            found.append(replace(trials, fixed=True))
+    return found
 
 
 def _membership(bench: Workbench) -> Floats:
     return np.asarray(bench.blocks[:, None] == np.arange(bench.blocks.max() + 1), np.float64)
 
 
-def _samples(single: Trials) -> float:
-    return float(single.ms.sum()) / single.costs[-1]
-
-
 def _price(singles: list[Trials]) -> float:
     """What a millisecond buys on average between the cheapest point and the most accurate one."""
-    samples = _samples(singles[0])
-    accuracy = [float(each.right.sum()) / samples for each in singles]
+    accuracy = [float(each.right.sum()) / each.samples for each in singles]
     best = int(np.argmax(accuracy))
     rise, run = accuracy[best] - accuracy[0], singles[best].costs[0] - singles[0].costs[0]
     return rise / run if rise > 0 and run > 0 else 1 / (100 * singles[-1].costs[0])
@@ -135,8 +133,7 @@ def _promising(bench: Workbench, singles: list[Trials]) -> Points:
 
 def _gain(each: Trials, hull: Hull) -> float:
     """By how much the best setting lies above the hull."""
-    samples = _samples(each) if each.fixed else float(each.ms.sum(axis=1)[0] / (each.stops[0] @ np.array(each.costs)))
-    above = each.right.sum(axis=1) / samples - hull.accuracy_at(each.ms.sum(axis=1) / samples)
+    above = each.right.sum(axis=1) / each.samples - hull.accuracy_at(each.ms.sum(axis=1) / each.samples)
     return float(above.max())
 
 
@@ -156,12 +153,11 @@ def _best_measures(paired: list[Trials], hull: Hull) -> list[Confidence]:
     return sorted(mean, key=lambda measure: -mean[measure])[:2]
 
 
-def _longer(gains: dict[Points, float], steps: int) -> list[Points]:
+def _longer(points: Points, gains: dict[Points, float], steps: int) -> list[Points]:
     """The chains of ``steps`` points whose pairs did best, all pairs of a chain taken together."""
-    points = sorted({point for pair in gains for point in pair},
-                    key=lambda point: sum(point == pair[1] for pair in gains))
+    used = {point for pair in gains for point in pair}
     scored = []
-    for chain in itertools.combinations(points, steps):
+    for chain in itertools.combinations([point for point in points if point in used], steps):
         pairs = list(itertools.combinations(chain, 2))
         if all(pair in gains for pair in pairs):
             scored.append((-sum(gains[pair] for pair in pairs), chain))

@@ -25,8 +25,10 @@ _PRICES = tuple(2.0 ** exponent for exponent in np.linspace(-4, 3, 15))
 
 
 class Setting(NamedTuple):
-    """How thresholds are chosen. "share": the part that stops at step k is in proportion to ``value`` ** k, for two
-    steps ``value`` itself is the part that stops at the first. "price": accuracy points lost for a millisecond.
+    """How thresholds are chosen, from one number.
+
+    "share": the part that stops at step k is in proportion to ``value`` ** k (0: all go to the end); for two steps
+    ``value`` itself is the part that stops at the first. "price": accuracy lost for a millisecond.
     """
 
     kind: Literal["share", "price"]
@@ -68,8 +70,8 @@ def apply(sure: Floats, thresholds: Floats) -> npt.NDArray[np.intp]:
 
 
 def _shares(value: float, steps: int) -> Floats:
-    if steps == 2:
-        return np.array([value])
+    if steps == 2 or value == 0:
+        return np.full(steps - 1, value)
     powers = value ** np.arange(1, steps + 1)
     return np.asarray((powers / powers.sum())[:-1], np.float64)
 

@@ -166,7 +166,7 @@ def _folder(link: _Link) -> Iterator[str]:
             f"if [ -O \"$d/{name}\" ] || mkdir -m 700 \"$d/{name}\" 2>/dev/null; then echo \"$d/{name}\"; exit 0; fi; "
             "fi; done; exit 1")
     answer = link.shell(make, attempts=2)
-    folder = answer.last_line.decode(errors="replace")
+    folder = answer.out.decode(errors="replace").strip()
     if answer.code != 0 or not _FOLDER.match(folder):
         raise RemoteError(f"No temporary folder can be made on {link.address}: {answer.last_words}.",
                           "Set TMPDIR there to a folder that can be written, without blanks in its name.")
@@ -201,9 +201,9 @@ def _check(link: _Link, folder: str, engines: set[Engine | None]) -> _Check:
 
 def _decoded(answer: Answer, kind: type[T], link: _Link) -> T:
     try:
-        return msgspec.json.decode(answer.last_line, type=kind)
+        return msgspec.json.decode(answer.out, type=kind)
     except msgspec.MsgspecError as error:
-        raise RemoteError(f"{link.address} answered something else than expected: {answer.last_line[:200]!r}.",
+        raise RemoteError(f"{link.address} answered something else than expected: {answer.out[:200]!r}.",
                           "Does a program there write into what others print?") from error
 
 

@@ -11,7 +11,7 @@ from edgekit.errors import RemoteError
 
 __all__ = ["Answer", "LostConnection", "Transport", "run_client"]
 
-_MARK = "edgekit-exit-code:"
+_BEGIN, _MARK = "edgekit-begins", "edgekit-exit-code:"
 
 
 class Answer(NamedTuple):
@@ -20,12 +20,6 @@ class Answer(NamedTuple):
     code: int
     out: bytes
     err: bytes
-
-    @property
-    def last_line(self) -> bytes:
-        """Of its standard output: what a login shell greets with comes before."""
-        lines = self.out.strip().splitlines()
-        return lines[-1].strip() if lines else b""
 
     @property
     def last_words(self) -> str:
@@ -50,13 +44,14 @@ class Transport(ABC):
         useless. An answer is complete: it ends with a mark that a broken connection would have cut off.
         """
         # A client's own exit code cannot be told from the script's. The login shell may be any; sh is everywhere.
-        whole = f"sh -c '({script}); echo {_MARK}$?'"
+        whole = f"sh -c 'echo; echo {_BEGIN}; ({script}); echo {_MARK}$?'"
         code, out, err = self._call(whole, timeout_s, data)
         text, mark, number = out.replace(b"\r\n", b"\n").rpartition(_MARK.encode())
         if not mark or not number.strip().isdigit():
             self._explain(code, err)
             raise LostConnection(_last(err) or f"the client ended with exit code {code}")
-        return Answer(int(number), text, err)
+        # What stands before is the greeting of a login shell.
+        return Answer(int(number), text.partition(f"{_BEGIN}\n".encode())[2], err)
 
     @abstractmethod
     def put(self, data: bytes, path: str, timeout_s: float) -> None:

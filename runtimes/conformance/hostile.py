@@ -1,4 +1,4 @@
-"""Bundles that every reader must refuse, made from golden.edge. What each must raise is in hostile.json.
+"""Bundles that every reader must refuse, made from the golden ones. What each must raise is in hostile.json.
 
 ``python hostile.py FOLDER`` writes them as FOLDER/<name>.edge for readers in other languages; ``python hostile.py``
 alone writes hostile.json anew.
@@ -6,17 +6,17 @@ alone writes hostile.json anew.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_zip import Item, Quirks, build
+from hostile_edits import LADDER_EDITS, MANIFEST_EDITS, PLAN_EDITS
 
 __all__ = ["FOLDER", "TEST_SEED", "Case", "cases"]
 
@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 TEST_SEED = bytes(range(32))
 """The private key that golden.edge is signed with: public on purpose, worth nothing."""
 
+ADAPTIVE = "golden_adaptive.edge"
 SIGNATURE_DOMAIN = b"edgekit bundle manifest 1\x00"
 Json = dict[str, Any]
 
@@ -38,9 +39,9 @@ class Case(NamedTuple):
     key: bool = False
 
 
-def golden() -> list[Item]:
-    """The entries of golden.edge, without the signature."""
-    with zipfile.ZipFile(FOLDER / "golden.edge") as file:
+def golden(name: str = "golden.edge") -> list[Item]:
+    """The entries of a good bundle, without the signature."""
+    with zipfile.ZipFile(FOLDER / name) as file:
         return [Item(name.encode(), file.read(name)) for name in file.namelist() if name != "manifest.sig"]
 
 
@@ -61,10 +62,21 @@ def cases() -> Iterator[Case]:
     yield from _signatures()
     for name, raw in _manifest_bytes():
         yield Case(f"manifest-{name}", build(_with_manifest(raw)), "SchemaTooNew" if "newer" in name else "BadBundle")
-    for name, edit in _MANIFEST_EDITS.items():
+    for name, edit in MANIFEST_EDITS.items():
         manifest = json.loads(golden()[0].data)
         edit(manifest)
         yield Case(f"field-{name}", build(_with_manifest(_dump(manifest))), "BadBundle")
+    for name, edit in LADDER_EDITS.items():
+        items = golden(ADAPTIVE)
+        manifest = json.loads(items[0].data)
+        edit(manifest)
+        yield Case(f"ladder-{name}", build([items[0].but(data=_dump(manifest)), *items[1:]]), "BadBundle")
+    for name, edit in PLAN_EDITS.items():
+        plan = json.loads(next(item.data for item in golden(ADAPTIVE) if item.name == b"plan.json"))
+        edit(plan)
+        yield Case(f"plan-{name}", build(_with_plan(_dump(plan))), "BadBundle", "read")
+    for name, raw in _plan_bytes():
+        yield Case(f"plan-{name}", build(_with_plan(raw)), "BadBundle", "read")
 
 
 def _truncated() -> Iterator[Case]:
@@ -196,94 +208,28 @@ def _manifest_bytes() -> Iterator[tuple[str, bytes]]:
     yield "infinite", raw.replace(b'"tolerance":0.0001', b'"tolerance":1e999')
     yield "version-float", raw.replace(b'"schema_version":1', b'"schema_version":1.5')
     yield "version-huge", raw.replace(b'"schema_version":1', b'"schema_version":' + b"9" * 5000)
-    yield "version-newer", raw.replace(b'"schema_version":1', b'"schema_version":2')
+    yield "version-newer", raw.replace(b'"schema_version":1', b'"schema_version":3')
     yield "version-newer-and-unknown", b'{"schema_version":7,"anything":[1,2,3]}'
 
 
-def _set(*path: str | int, to: object) -> Callable[[Json], None]:
-    def edit(manifest: Json) -> None:
-        target: Any = manifest
-        for step in path[:-1]:
-            target = target[step]
-        target[path[-1]] = copy.deepcopy(to)
-    return edit
+def _plan_bytes() -> Iterator[tuple[str, bytes]]:
+    raw = next(item.data for item in golden(ADAPTIVE) if item.name == b"plan.json")
+    yield "not-json", b"hello"
+    yield "deep", b"[" * 100_000
+    yield "repeated-key", raw.replace(b'{"device":', b'{"device":"other","device":', 1)
+    yield "too-large", raw[:-1] + b" " * 1_048_577 + b"}"
+    yield "nan", raw.replace(b'"overhead_ms":0.25', b'"overhead_ms":NaN')
+    yield "infinite", raw.replace(b'"overhead_ms":0.25', b'"overhead_ms":1e999')
 
 
-def _drop(name: str) -> Callable[[Json], None]:
-    return lambda manifest: manifest.pop(name) and None
-
-
-_VECTOR = ("test_vectors", 0)
-_INPUT = (*_VECTOR, "inputs", 0)
-_BIG = 2**31 - 1
-
-_MANIFEST_EDITS: dict[str, Callable[[Json], None]] = {
-    "unknown": _set("extra", to=1),
-    "unknown-nested": _set("variants", 0, "extra", to=1),
-    "missing-name": _drop("name"),
-    "missing-entries": _drop("entries"),
-    "missing-version": _drop("schema_version"),
-    "version-zero": _set("schema_version", to=0),
-    "version-negative": _set("schema_version", to=-1),
-    "version-text": _set("schema_version", to="1"),
-    "version-true": _set("schema_version", to=True),
-    "name-empty": _set("name", to=""),
-    "name-control": _set("name", to="a\u001b[2Jb"),
-    "name-number": _set("name", to=5),
-    "task-unknown": _set("task", to="poetry"),
-    "entry-size-negative": _set("entries", 0, "size_bytes", to=-1),
-    "entry-size-other": _set("entries", 0, "size_bytes", to=5),
-    "entry-size-float": _set("entries", 0, "size_bytes", to=5.5),
-    "entry-size-huge": _set("entries", 0, "size_bytes", to=2**70),
-    "entry-hash-short": _set("entries", 0, "sha256", to="00"),
-    "entry-hash-upper": _set("entries", 0, "sha256", to="A" * 64),
-    "entry-name-parent": _set("entries", 0, "name", to="../../etc/passwd"),
-    "entry-is-manifest": _set("entries", 0, "name", to="manifest.json"),
-    "entries-not-sorted": lambda manifest: manifest["entries"].reverse(),
-    "entries-repeated": lambda manifest: manifest["entries"].append(manifest["entries"][-1]),
-    "entries-empty": _set("entries", to=[]),
-    "variants-empty": _set("variants", to=[]),
-    "variants-repeated": lambda manifest: manifest["variants"].append(manifest["variants"][0]),
-    "variant-entry-unknown": _set("variants", 0, "entry", to="models/none"),
-    "variant-entry-is-manifest": _set("variants", 0, "entry", to="manifest.json"),
-    "variant-engine-unknown": _set("variants", 0, "engine", to="abacus"),
-    "variant-format-of-other-engine": _set("variants", 0, "format", to="ort"),
-    "variant-inputs-empty": _set("variants", 0, "inputs", to=[]),
-    "variant-inputs-repeated": lambda manifest: manifest["variants"][0]["inputs"].append(
-        manifest["variants"][0]["inputs"][0]),
-    "variant-inputs-renamed": _set("variants", 1, "inputs", 0, "name", to="other"),
-    "variant-resolution-zero": _set("variants", 0, "resolution", to=[0, 5]),
-    "variant-resolution-long": _set("variants", 0, "resolution", to=[5, 5, 5]),
-    "spec-dtype-unknown": _set("variants", 0, "inputs", 0, "dtype", to="float33"),
-    "spec-dim-zero": _set("variants", 0, "inputs", 0, "shape", to=[0, 3]),
-    "spec-dim-negative": _set("variants", 0, "inputs", 0, "shape", to=[-2, 3]),
-    "spec-dim-huge": _set("variants", 0, "inputs", 0, "shape", to=[2**31, 3]),
-    "spec-rank-huge": _set("variants", 0, "inputs", 0, "shape", to=[1] * 17),
-    "spec-nhwc-rank": lambda manifest: manifest["variants"][0]["inputs"][0].update(layout="nhwc", shape=[1, 3, 3]),
-    "labels-unknown": _set("labels_entry", to="names.txt"),
-    "vector-tolerance-zero": _set(*_VECTOR, "tolerance", to=0),
-    "vector-tolerance-one": _set(*_VECTOR, "tolerance", to=1),
-    "vector-inputs-empty": _set(*_VECTOR, "inputs", to=[]),
-    "vector-input-renamed": _set(*_INPUT, "name", to="other"),
-    "vector-input-repeated": lambda manifest: manifest["test_vectors"][0]["inputs"].append(
-        manifest["test_vectors"][0]["inputs"][0]),
-    "vector-entry-unknown": _set(*_INPUT, "entry", to="vectors/none"),
-    "vector-dtype-unknown": _set(*_INPUT, "dtype", to="object"),
-    "vector-dtype-wider": _set(*_INPUT, "dtype", to="float64"),
-    "vector-shape-larger": _set(*_INPUT, "shape", to=[1000, 1000]),
-    "vector-shape-dynamic": _set(*_INPUT, "shape", to=[-1, 4]),
-    # The product is 0 modulo 2^64, or small: an overflowing reader would believe it.
-    "vector-shape-overflow-64": _set(*_INPUT, "shape", to=[2**30, 2**30, 2**2]),
-    "vector-shape-overflow-huge": _set(*_INPUT, "shape", to=[_BIG] * 16),
-    "vector-shape-rank": _set(*_INPUT, "shape", to=[1] * 17),
-    "preprocess-std-zero": _set("preprocess", to={"std": [0, 1, 1]}),
-    "preprocess-mean-count": _set("preprocess", to={"mean": [1, 1]}),
-    "preprocess-mean-infinite": _set("preprocess", to={"mean": [1e308, 1e308, 1e308], "crop_fraction": 2}),
-    "preprocess-crop-zero": _set("preprocess", to={"crop_fraction": 0}),
-    "preprocess-unknown": _set("preprocess", to={"blur": 1}),
-    "provenance-number": _set("provenance", "tools", to={"onnx": 1}),
-    "provenance-list": _set("provenance", "recipe", to=[]),
-}
+def _with_plan(raw: bytes) -> list[Item]:
+    """The adaptive bundle with this plan, whose hash and size the manifest has right."""
+    items = [item.but(data=raw) if item.name == b"plan.json" else item for item in golden(ADAPTIVE)]
+    manifest = json.loads(items[0].data)
+    for entry in manifest["entries"]:
+        if entry["name"] == "plan.json":
+            entry.update(size_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+    return [items[0].but(data=_dump(manifest)), *items[1:]]
 
 
 def _dump(manifest: Json) -> bytes:

@@ -51,7 +51,8 @@ def test_control(trace: dict[str, Any]) -> None:
     state = first_state(plan)
     for number, event in enumerate(trace["events"]):
         if "observe" in event:
-            state = observe(state, plan, *event["observe"], event["ms"])
+            ladder, stage = event["observe"]
+            state = observe(state, plan, ladder, stage, event["ms"])
         else:
             state, route, fits = choose(state, plan, Limits(**event["choose"]))
             assert (route, fits) == (event["route"], event["fits"]), f"event {number}"

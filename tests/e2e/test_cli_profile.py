@@ -83,7 +83,7 @@ def test_a_profile_is_adjusted_with_a_measurement(cli: Cli, small_onnx: Path, tm
 @pytest.mark.slow
 def test_this_machine_gets_a_profile_that_predicts(cli: Cli, small_onnx: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
-    done = cli("devices", "fit", "--host", "--engine", "ort", "--seconds", "12", "-o", own, "--json")
+    done = cli("devices", "fit", "--host", "--engine", "ort", "--seconds", "25", "-o", own, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["file"] == str(own)

@@ -78,7 +78,7 @@ def test_token_ids_and_a_mask(cli: Cli, tmp_path: Path) -> None:
         ({"ids": ids.astype(np.float32), "mask": mask}, "'ids' is float32"),
         ({"ids": ids, "mask": mask[:9]}, "different numbers"),
     ):
-        np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
+        np.savez(tmp_path / "bad.npz", **arrays)
         assert words in quantized(cli, "text.onnx", "bad.npz")["error"]["message"]
 
 
@@ -146,7 +146,7 @@ def test_faulty_data_is_named(
     cli: Cli, tmp_path: Path, arrays: dict[str, Array], kind: str, words: str
 ) -> None:
     onnx.save(swish_classifier(), tmp_path / "net.onnx")
-    np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
+    np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]
     error = quantized(cli, "net.onnx", "data.npz")["error"]
     assert error["type"] == kind
     assert words in error["message"]

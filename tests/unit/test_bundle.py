@@ -213,7 +213,7 @@ def as_version(path: Path, version: int, tmp_path: Path, **changes: object) -> P
 
 def test_a_newer_schema_is_refused_by_name(path: Path, tmp_path: Path) -> None:
     newer = as_version(path, 9, tmp_path, wonders=[1, 2])
-    with pytest.raises(SchemaTooNew, match="needs bundle schema 9; this EdgeKit reads the schemas 1 to 1") as caught:
+    with pytest.raises(SchemaTooNew, match="needs bundle schema 9; this EdgeKit reads the schemas 1 to 2") as caught:
         Bundle.open(newer)
     assert "pip install" in caught.value.remedy
 

@@ -78,10 +78,22 @@ def test_two_layers_in_one_loop(steps: int, outputs: tuple[str, ...]) -> None:
 
 def test_other_activations_and_small_layers_keep_the_joint_matrix() -> None:
     relu = network(6, 64, outputs=("h",), activations=["Sigmoid", "Relu", "Tanh"])
-    small = network(6, 32, outputs=("h",))
+    small = network(6, 24, outputs=("h",))
     for proto in (relu, small):
         conversion = convert(proto)
         x = np.random.default_rng(1).standard_normal((6, 1, _WIDTH)).astype(np.float32)
         (got,) = answers(conversion.model.data, x, 1)
         np.testing.assert_allclose(got["h"], reference(proto, {"x": x})[0], atol=1e-5)
-    assert loop_products(convert(small).model.data) == [(256, 64)]
+    assert loop_products(convert(small).model.data) == [(192, 48)]
+
+
+@pytest.mark.parametrize(("hidden", "batch", "one_loop"), [(96, 1, True), (96, 2, False), (160, 1, False)])
+def test_layers_whose_zeros_are_left_out_may_be_larger(hidden: int, batch: int, one_loop: bool) -> None:
+    proto = network(6, hidden, batch, outputs=("h",))
+    conversion = convert(proto)
+    x = np.random.default_rng(1).standard_normal((6, batch, _WIDTH)).astype(np.float32)
+    (got,) = answers(conversion.model.data, x, 1)
+    np.testing.assert_allclose(got["h"], reference(proto, {"x": x})[0], atol=1e-5)
+    assert conversion.op_counts["WHILE"] == (1 if one_loop else 2)
+    if one_loop:
+        assert loop_products(conversion.model.data) == [(4 * hidden, hidden), (4 * hidden, 2 * hidden)]

@@ -39,7 +39,8 @@ class Tokens(nn.Module):
         self.out = nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.mix(self.embed(x)).mean(dim=1))
+        logits: Tensor = self.out(self.mix(self.embed(x)).mean(dim=1))
+        return logits
 
 
 # -- exits -----------------------------------------------------------------------------------------------------------
@@ -54,8 +55,7 @@ def test_cut_points_tell_the_share_of_work() -> None:
 
 
 def test_suggested_exits_are_evenly_spaced_and_outermost() -> None:
-    assert suggest_exits(backbone(), IMAGE, 2, first=0.2) == ("0", "2") or suggest_exits(
-        backbone(), IMAGE, 2, first=0.2) == ("0", "1")
+    assert suggest_exits(backbone(), IMAGE, 2, first=0.2) == ("0", "2")  # their shares: 0.16, 0.37, 0.79, 1.00
     assert all("." not in name for name in suggest_exits(backbone(), IMAGE, 3))
     with pytest.raises(BadRecipe, match="Ask for fewer"):
         suggest_exits(backbone(), IMAGE, 9)
@@ -63,16 +63,17 @@ def test_suggested_exits_are_evenly_spaced_and_outermost() -> None:
 
 @pytest.mark.parametrize("carry", [0.0, 0.5])
 def test_running_logits(carry: float) -> None:
-    network = MultiExit(backbone(), ["0", "2"], IMAGE, ExitRecipe(carry=carry, head_width=4)).eval()
+    net = backbone()
+    network = MultiExit(net, ["0", "2"], IMAGE, ExitRecipe(carry=carry, head_width=4)).eval()
     image = torch.randn(4, 3, 16, 16)
     with torch.no_grad():
         first, second, last = network(image)
-        trunk = [network.backbone[:1](image), network.backbone[:3](image)]
+        trunk = [net[:1](image), net[:3](image)]
         own = [head(each) for head, each in zip(network.heads, trunk, strict=True)]
         expected = own[1] + carry * own[0]
         torch.testing.assert_close(first, own[0])
         torch.testing.assert_close(second, expected)
-        torch.testing.assert_close(last, network.backbone[:](image) + carry * expected)
+        torch.testing.assert_close(last, net(image) + carry * expected)
 
 
 def test_carried_logits_teach_nothing_backwards() -> None:
@@ -84,11 +85,14 @@ def test_carried_logits_teach_nothing_backwards() -> None:
 def test_rescaling_gives_the_trunk_the_mean_gradient() -> None:
     image, grads = torch.randn(4, 3, 16, 16), []
     for rescale in (False, True):
-        network = MultiExit(backbone(), ["3"], IMAGE, ExitRecipe(rescale=rescale)).train()
+        net = backbone()
+        network = MultiExit(net, ["3"], IMAGE, ExitRecipe(rescale=rescale)).train()
         for parameter in network.heads.parameters():  # an exit like the last one
             nn.init.zeros_(parameter)
         network(image)[1].sum().backward()
-        grads.append(network.backbone[0][0].weight.grad.clone())
+        gradient = next(net.parameters()).grad
+        assert gradient is not None
+        grads.append(gradient.clone())
     torch.testing.assert_close(grads[1], grads[0] / 2)
 
 
@@ -133,7 +137,7 @@ def test_joint_is_the_weighted_mean() -> None:
 def test_the_teacher_is_not_drawn_to_its_pupils() -> None:
     pupil, teacher = torch.randn(6, 5, requires_grad=True), torch.randn(6, 5, requires_grad=True)
     target = torch.arange(6) % 5
-    self_distilled([pupil, teacher], target, Distillation(alpha=1.0)).backward()
+    torch.autograd.backward(self_distilled([pupil, teacher], target, Distillation(alpha=1.0)))
     (alone,) = torch.autograd.grad(nn.functional.cross_entropy(teacher, target) / 2, teacher)
     torch.testing.assert_close(teacher.grad, alone)
     same = torch.randn(6, 5)

@@ -59,6 +59,9 @@ def fully_connected(b: Builder, x: Tensor, kernel: Tensor, bias: np.ndarray | No
 def matmul(b: Builder, node: Node) -> View:
     """MatMul with numpy's rules for ranks 1 and above."""
     x, y = node.floats(0), node.floats(1)
+    summed = (x.shape[-1], y.shape[max(y.rank - 2, 0)])
+    if min(summed) >= 0 and summed[0] != summed[1]:
+        raise Refused(f"its operands {list(x.shape)} and {list(y.shape)} do not multiply")
     if x.rank == 1 or y.rank == 1:
         return _with_vectors(b, x, y)
     data = y.const

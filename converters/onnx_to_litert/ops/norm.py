@@ -65,26 +65,73 @@ def layer_norm(b: Builder, node: Node) -> View:
 
 def instance_norm(b: Builder, node: Node) -> View:
     """InstanceNormalization: each channel of each sample over its spatial axes."""
-    x = node.floats(0)
+    return _instance_norm(b, node, node.floats(0))
+
+
+def _instance_norm(b: Builder, node: Node, x: View) -> View:
+    scale, bias = (store(b, node.view(index)) for index in (1, 2))
+    if _channels_lie_last(x):
+        return _in_place(b, x, x.shape[1], (scale, bias), node.real("epsilon", 1e-5))
     axes = [x.axis(axis) for axis in range(2, x.rank)]
-    y = x.with_tensor(_standardise(b, x.tensor, axes, node.real("epsilon", 1e-5)))
-    return _affine(b, y, store(b, node.view(1)), store(b, node.view(2)))
+    return _affine(b, x.with_tensor(_standardise(b, x.tensor, axes, node.real("epsilon", 1e-5))), scale, bias)
 
 
 def group_norm(b: Builder, node: Node) -> View:
     """GroupNormalization: each group of channels of each sample; before opset 21 the scale is one for each group."""
     x, groups = node.floats(0), node.integer("num_groups", 1)
-    n, channels, *sizes = x.shape
+    channels = x.shape[1] if x.rank > 1 else -1
     if channels < 0 or channels % groups:
+        if node.has_input(3):  # put there by the pass that found the op in parts
+            return _instance_norm(b, node, node.floats(3))
         raise Refused(f"{channels} channels do not fall into {groups} groups", "Fix the input's shape with --shape.")
-    parts = reshape_view(b, x, (n, groups, channels // groups, *sizes))
+    vectors = [store(b, node.view(index)) for index in (1, 2)]
+    by_group = vectors[0].shape[0] != channels
+    if by_group and all(vector.data is not None for vector in vectors):
+        vectors = [b.const(np.repeat(b.constant_data(vector), channels // groups)) for vector in vectors]
+        by_group = False
+    if _channels_lie_last(x) and not by_group:
+        return _in_place(b, x, groups, (vectors[0], vectors[1]), node.real("epsilon", 1e-5))
+    parts = reshape_view(b, x, (x.shape[0], groups, channels // groups, *x.shape[2:]))
     axes = [parts.axis(axis) for axis in range(2, parts.rank)]
     y = parts.with_tensor(_standardise(b, parts.tensor, axes, node.real("epsilon", 1e-5)))
-    scale, bias = (store(b, node.view(index)) for index in (1, 2))
-    if node.opset < 21:
-        y = _affine(b, y, scale, bias)
-        return reshape_view(b, y, x.shape)
-    return _affine(b, reshape_view(b, y, x.shape), scale, bias)
+    if by_group:
+        return reshape_view(b, _affine(b, y, *vectors), x.shape)
+    return _affine(b, reshape_view(b, y, x.shape), *vectors)
+
+
+def _channels_lie_last(x: View) -> bool:
+    return x.rank > 2 and x.order[-1] == 1 and x.shape[1] > 0
+
+
+def _in_place(b: Builder, x: View, groups: int, vectors: tuple[Tensor, Tensor], epsilon: float) -> View:
+    """The normalisation of ``groups`` of the channels, which lie last: full-size ops work on whole rows of channels.
+
+    Statistics are taken by channel, joined within each group, and spread to its channels again while they are small.
+    """
+    tensor, (scale, bias) = x.tensor, vectors
+    spatial = [x.axis(axis) for axis in range(2, x.rank)]
+    centred = b.binary("SUB", tensor, _group_mean(b, tensor, spatial, groups))
+    variance = _group_mean(b, b.binary("MUL", centred, centred), spatial, groups)
+    factor = b.unary("RSQRT", b.binary("ADD", variance, b.scalar(epsilon, variance)))
+    if scale.data is None or np.any(scale.data != 1):
+        factor = b.binary("MUL", factor, scale)
+    y = b.binary("MUL", centred, factor)
+    if bias.data is None or np.any(bias.data != 0):
+        y = b.binary("ADD", y, bias)
+    return x.with_tensor(y)
+
+
+def _group_mean(b: Builder, x: Tensor, spatial: list[int], groups: int) -> Tensor:
+    """The mean of each group over its channels (the last axis) and ``spatial``: by channel, or once for one group."""
+    channels = x.shape[-1]
+    if groups == 1:
+        return b.reduce("MEAN", x, [*spatial, x.rank - 1], keep=True)
+    means = b.reduce("MEAN", x, spatial, keep=True)
+    if groups == channels:
+        return means
+    each = channels // groups
+    joined = b.reduce("MEAN", b.reshape(means, (*means.shape[:-1], groups, each)), [means.rank], keep=True)
+    return b.reshape(b.binary("MUL", joined, b.const(np.ones(each, np.float32))), means.shape)
 
 
 def rms_norm(b: Builder, node: Node) -> View:

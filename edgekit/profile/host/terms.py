@@ -94,7 +94,10 @@ def graph_amounts(costs: GraphCosts, other_bytes: int = 0) -> tuple[list[dict[st
             "memory/activations": max(moved - _NEAR_ACTIVATIONS, 0) / 1e6,
         })
     whole = {"network/run": 1.0, "network/ends": costs.io_elements / 1e6}
-    return per_op, {**whole, "network/cold": 1.0} if other_bytes else whole
+    if other_bytes:  # the other memory drives out activations as well, which no run of a network by itself sees
+        state, arena = other_bytes >> 20, (costs.peak_activation_bytes or 0) / 1e6
+        whole |= {f"network/cold_{state}": 1.0, f"network/arena_{state}": arena}
+    return per_op, whole
 
 
 def place(op: OpCost) -> Floats:

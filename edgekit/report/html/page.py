@@ -94,7 +94,7 @@ def _roofline(report: ProfileReport) -> Markup | None:
 def _memory(report: ProfileReport) -> Markup | None:
     if not report.live_bytes or report.peak_activation_bytes is None:
         return None
-    names = [op.name for op in report.prediction.ops]
+    names = [op.name for op in report.prediction.ops[:len(report.live_bytes)]]
     return _section("memory", "Memory over time",
                     "Activations in use while each op runs; weights come on top. The arena is planned as LiteRT plans.",
                     memory_plot(report.live_bytes, report.peak_activation_bytes, names))

@@ -1,0 +1,197 @@
+"""Which routes a plan holds and which is its default, by what cross-validation says of each candidate.
+
+Choosing the best of many candidates flatters it. How much is measured: the same choice is made on one half of the data
+and looked up on the other, many times; the mean loss is the *slack* that is taken off every promise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.errors import BudgetImpossible
+from edgekit.plan.candidates import Trials
+from edgekit.plan.hull import hull_of
+from edgekit.plan.observations import PlanRecipe
+
+__all__ = ["Saving", "Table", "choose_default", "choose_routes", "measure_saving", "measure_slack", "table_of"]
+
+Floats = npt.NDArray[np.float64]
+
+_SPLITS = 40  # each is used both ways round
+_DROPS = (0.0, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All candidates, one a row. ``right``, ``ms``: sums over the samples of each block, (rows, blocks);
+    ``counts``: samples of each block; ``place``: (trial, setting) of each row.
+    """
+
+    right: Floats
+    ms: Floats
+    p95_ms: Floats
+    fixed: npt.NDArray[np.bool_]
+    counts: Floats
+    place: tuple[tuple[int, int], ...]
+
+    def means(self, blocks: Floats) -> tuple[Floats, Floats]:
+        """Accuracy and mean milliseconds of each row over the blocks whose weight is 1."""
+        samples = float(self.counts @ blocks)
+        return self.right @ blocks / samples, self.ms @ blocks / samples
+
+    @property
+    def whole(self) -> tuple[Floats, Floats]:
+        """The same over all blocks."""
+        return self.means(np.ones(len(self.counts)))
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The part of the hull's time that is saved at equal accuracy on data that the choice did not see.
+
+    ``low`` and ``high`` are the 10 % and 90 % quantiles over blind halves, which overlap: a spread, no interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def table_of(trials: list[Trials], counts: Floats) -> Table:
+    """The settings of all trials as rows."""
+    return Table(
+        np.concatenate([each.right for each in trials]), np.concatenate([each.ms for each in trials]),
+        np.concatenate([_p95(each) for each in trials]),
+        np.concatenate([np.full(len(each.settings), each.fixed) for each in trials]), counts,
+        tuple((index, setting) for index, each in enumerate(trials) for setting in range(len(each.settings))),
+    )
+
+
+def _p95(trials: Trials) -> Floats:
+    """As the runtime counts it: the time of the step by which 95 % of the inputs have stopped."""
+    last = (np.cumsum(trials.stops, axis=1) < 0.95 - 1e-12).sum(axis=1).clip(max=len(trials.costs) - 1)
+    return np.array(trials.costs)[last]
+
+
+def choose_default(table: Table, recipe: PlanRecipe, slack: float) -> int:
+    """The row for the objective, on all the data; ``slack`` is a fraction, not points.
+
+    A fixed row wins where an adaptive one is not better after its slack. Raises BudgetImpossible.
+    """
+    accuracy, ms = table.whole
+    found = _pick(table, accuracy - slack * ~table.fixed, ms, recipe)
+    if found is None:
+        times = ms if recipe.budget_on == "mean" else table.p95_ms
+        assert recipe.budget_ms is not None
+        raise BudgetImpossible(
+            f"No route keeps a {recipe.budget_on} of {recipe.budget_ms:g} ms: the cheapest takes {times.min():.4g} ms, "
+            f"with an accuracy of {100 * float(accuracy[times.argmin()]):.1f} %.",
+            "Raise the budget, or build the bundle with a smaller resolution or an earlier exit.")
+    return found
+
+
+def _pick(table: Table, value: Floats, ms: Floats, recipe: PlanRecipe, drop: float | None = None) -> int | None:
+    if recipe.budget_ms is not None and drop is None:
+        allowed = (ms if recipe.budget_on == "mean" else table.p95_ms) <= recipe.budget_ms
+        order = np.lexsort((~table.fixed, ms, -value))
+    else:
+        points = drop if drop is not None else (recipe.max_drop or 0.0)
+        allowed = value >= value[table.fixed].max() - points / 100 - 1e-12
+        order = np.lexsort((-value, ~table.fixed, ms))
+    picked = order[allowed[order]]
+    return int(picked[0]) if len(picked) else None
+
+
+def measure_slack(table: Table, recipe: PlanRecipe) -> float:
+    """By how much the chosen adaptive row does worse on the blind half than on the half that chose it.
+
+    Against the best fixed row of the choosing half, whose luck is that of the half; for the whole data, where chance
+    weighs less by the root of 2. A fraction, at least 0.
+    """
+    if table.fixed.all():
+        return 0.0
+    drops: tuple[float | None, ...] = (recipe.max_drop,) if recipe.max_drop else _DROPS
+    if recipe.budget_ms is not None:
+        drops = (None,)
+    lost = []
+    for seen, blind in _halves(table, recipe.seed):
+        accuracy, ms = table.means(seen)
+        unseen, _ = table.means(blind)
+        reference = int(np.where(table.fixed, accuracy, -np.inf).argmax())
+        for drop in drops:
+            adaptive = np.where(table.fixed, -np.inf, accuracy)
+            adaptive[reference] = accuracy[reference]
+            row = _pick(table, adaptive, ms, recipe, drop)
+            if row is not None and not table.fixed[row]:
+                lost.append((accuracy[row] - accuracy[reference]) - (unseen[row] - unseen[reference]))
+    return max(0.0, float(np.mean(lost)) / math.sqrt(2)) if lost else 0.0
+
+
+def measure_saving(table: Table, recipe: PlanRecipe, slack: float) -> Saving:
+    """What the objective's choice saves against the hull of the fixed rows, on blind halves."""
+    saved = []
+    for seen, blind in _halves(table, recipe.seed + 1):
+        accuracy, ms = table.means(seen)
+        row = _pick(table, accuracy - slack * math.sqrt(2) * ~table.fixed, ms, recipe)
+        if row is None:
+            continue
+        unseen, unseen_ms = table.means(blind)
+        hull = hull_of(unseen_ms[table.fixed], unseen[table.fixed])
+        wanted = min(float(unseen[row]), float(hull.accuracy[-1]))
+        saved.append(1 - float(unseen_ms[row]) / float(hull.ms_for(wanted)))
+    values = np.array(saved or [0.0])
+    low, high = np.quantile(values, (0.1, 0.9))
+    return Saving(float(values.mean()), float(low), float(high))
+
+
+def _halves(table: Table, seed: int) -> Iterator[tuple[Floats, Floats]]:
+    random = np.random.default_rng(seed)
+    blocks = len(table.counts)
+    for _ in range(_SPLITS):
+        half = np.zeros(blocks)
+        half[random.permutation(blocks)[:blocks // 2]] = 1
+        yield half, 1 - half
+        yield 1 - half, half
+
+
+def choose_routes(table: Table, default: int, slack: float, count: int) -> list[int]:
+    """Up to ``count`` rows from cheap to dear, ``default`` among them.
+
+    Promised accuracy, mean time and 95th percentile all grow from one to the next, as the runtime's controller takes
+    a dearer route only where its percentile fits the budget.
+    """
+    accuracy, ms = table.whole
+    value = accuracy - slack * ~table.fixed
+    best = int(np.lexsort((ms, -value))[0])
+    below, above = np.log(ms[default] / ms.min()), np.log(max(ms[best] / ms[default], 1.0))
+    lower = round((count - 1) * below / (below + above)) if below + above > 0 else 0
+    lower = min(max(lower, 1 if below > 0 else 0), count - 1)
+    routes = [default]
+    for limit in np.geomspace(ms[default], ms.min(), lower + 1)[1:]:
+        after = routes[0]
+        allowed = ((ms <= limit * (1 + 1e-9)) & (ms < ms[after]) & (value < value[after])
+                   & (table.p95_ms <= table.p95_ms[after]))
+        _insert(routes, 0, _best_of(allowed, value, ms))
+    for limit in np.geomspace(ms[default], max(ms[best], ms[default]), count - len(routes) + 1)[1:]:
+        before = routes[-1]
+        allowed = ((ms <= limit * (1 + 1e-9)) & (ms > ms[before]) & (value > value[before])
+                   & (table.p95_ms >= table.p95_ms[before]))
+        _insert(routes, len(routes), _best_of(allowed, value, ms))
+    return routes
+
+
+def _best_of(allowed: npt.NDArray[np.bool_], value: Floats, ms: Floats) -> int | None:
+    if not allowed.any():
+        return None
+    rows = np.flatnonzero(allowed)
+    return int(rows[np.lexsort((ms[rows], -value[rows]))[0]])
+
+
+def _insert(routes: list[int], at: int, row: int | None) -> None:
+    if row is not None and row not in routes:
+        routes.insert(at, row)

@@ -1,0 +1,193 @@
+"""Planning with files: run the stages of a bundle on validation data, time them, and store the plan.
+
+What is decided, and how, is in ``edgekit.plan``, which touches no file.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgekit import isolate
+from edgekit.artifacts import Array, Engine
+from edgekit.bundle import Bundle, Manifest, encode_plan, ladders_of, ladders_sha256, write_bundle
+from edgekit.bundle.adaptive import Ladder, Plan, Step
+from edgekit.errors import BadRecipe
+from edgekit.plan import Observations
+from edgekit.plan_data import open_validation
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = ["HOST", "ObserveOptions", "observe", "store_plan"]
+
+HOST = "host"
+_PLAN = "plan.json"
+_WARM_UP = 3
+_TIMEOUT_S = 24 * 3600.0
+
+
+class ObserveOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``engine`` chooses the ladders ("auto": those listed first). ``device``: "host" times the stages here while they
+    run, on one thread; else the id of a device profile, which predicts them. ``limit``: how many images to use.
+    """
+
+    engine: Literal["auto", "litert", "ort"] = "auto"
+    device: str = HOST
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise BadRecipe(f"The limit is {self.limit} images.", "It must be at least 1.")
+
+
+@dataclass
+class _Seen:
+    """``logits[l][s]``: (samples, classes); ``stage_ms``: medians of the thread's CPU time; ``policy_ms``: of a step."""
+
+    logits: list[list[npt.NDArray[np.float32]]]
+    labels: npt.NDArray[np.int64] | None
+    stage_ms: list[list[float]]
+    policy_ms: float
+
+
+def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()) -> Observations:
+    """What a plan for ``bundle`` is made from. ``data``: see ``edgekit.plan_data.open_validation``.
+
+    Every stage of every ladder is run on every image, in a child process, so that what is observed is what the engine
+    really gives. Raises BadBundle, BadInput, BadModel, BadRecipe (no ladders, no preprocessing), EngineError,
+    MissingExtra, UnknownName.
+    """
+    with Bundle.open(bundle) as opened:
+        engine = _engine(opened.manifest, options.engine)
+        if opened.manifest.preprocess is None:
+            raise BadRecipe(f"The bundle '{bundle}' does not say how an image becomes its input.",
+                            "Build it with preprocessing, or plan from logits with edgekit.plan.make_plan.")
+        predicted = None if options.device == HOST else _predicted(opened, engine, options.device)
+        sha256 = ladders_sha256(opened.manifest, engine)
+    seen = isolate.call(f"{__name__}:_run", str(bundle), str(data), engine, options.limit,
+                        timeout_s=_TIMEOUT_S, subject=f"Running '{bundle}'")
+    seen = cast(_Seen, seen)
+    return Observations(
+        logits=tuple(tuple(row) for row in seen.logits), labels=seen.labels,
+        stage_ms=tuple(tuple(row) for row in (predicted or seen.stage_ms)),
+        overhead_ms=seen.policy_ms, device=_host_name() if predicted is None else options.device,
+        engine=engine, source="measured" if predicted is None else "predicted", ladders_sha256=sha256,
+    )
+
+
+def store_plan(source: Path, out: Path, plan: Plan, key: Ed25519PrivateKey | None = None) -> Manifest:
+    """Write to ``out`` the bundle ``source`` with ``plan`` in place of any it has; all other entries stay as they are.
+
+    ``key`` signs the result, which is unsigned without one. Raises BadBundle (a plan for other ladders, too), WriteFailed.
+    """
+    with Bundle.open(source) as opened:
+        opened.verify_all()
+        manifest = opened.manifest
+        blobs = {entry.name: opened.read(entry.name) for entry in manifest.entries if entry.name != manifest.plan_entry}
+    name = manifest.plan_entry or _free_name(blobs)
+    blobs[name] = encode_plan(plan)
+    return write_bundle(out, msgspec.structs.replace(manifest, plan_entry=name), blobs, key)
+
+
+def _free_name(blobs: Mapping[str, bytes]) -> str:
+    return next(name for name in (_PLAN, *(f"plan{number}.json" for number in range(len(blobs) + 1)))
+                if name not in blobs)
+
+
+def _engine(manifest: Manifest, wanted: str) -> Engine:
+    engines = list(dict.fromkeys(ladder.engine for ladder in manifest.ladders))
+    if not engines:
+        raise BadRecipe(f"The bundle '{manifest.name}' has no ladders: there is nothing to plan.",
+                        "Build one with: edgekit build --exits NAME,NAME --resolutions PIXELS,PIXELS")
+    if wanted == "auto":
+        return engines[0]
+    if wanted not in engines:
+        raise BadRecipe(f"The bundle '{manifest.name}' has no ladders for '{wanted}', but for: {', '.join(engines)}.")
+    return cast(Engine, wanted)
+
+
+def _host_name() -> str:
+    return f"host ({platform.system()}, {platform.machine() or 'unknown'})"
+
+
+def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
+    """In the child: every stage on every image, ladder by ladder for each image, so that all share the same moments."""
+    from edgekit.adaptive.chain import open_ladders
+    from edgekit.runtime.preprocess import ImageInput
+
+    with Bundle.open(Path(path)) as bundle:
+        manifest = bundle.manifest
+        assert manifest.preprocess is not None
+        ladders = ladders_of(manifest, engine)
+        runners = open_ladders(ladders, {name: bytes(bundle.read(name)) for name in _files(ladders)})
+        names = () if manifest.labels_entry is None else bundle.read(manifest.labels_entry).decode().splitlines()
+    samples = open_validation(Path(data), names, limit)
+    inputs = [ImageInput(ladder.stages[0].inputs[0], manifest.preprocess, ladder.resolution) for ladder in ladders]
+    logits: list[list[list[Array]]] = [[[] for _ in ladder.stages] for ladder in ladders]
+    times: list[list[list[float]]] = [[[] for _ in ladder.stages] for ladder in ladders]
+    for image in samples.images():
+        for index, ladder in enumerate(ladders):
+            made = {ladder.stages[0].inputs[0].name: inputs[index](image)}
+            for number, stage in enumerate(ladder.stages):
+                feeds = {spec.name: made[spec.name] for spec in stage.inputs}
+                start = time.thread_time_ns()
+                outputs = runners[index](stage, feeds)
+                times[index][number].append((time.thread_time_ns() - start) / 1e6)
+                made |= outputs
+                logits[index][number].append(np.array(outputs[stage.logits], np.float32).reshape(-1))
+    stacked = [[np.stack(stage) for stage in row] for row in logits]
+    return _Seen(stacked, samples.labels, [[_typical(stage) for stage in row] for row in times],
+                 _policy_ms(stacked[-1][-1]))
+
+
+def _files(ladders: Sequence[Ladder]) -> set[str]:
+    entries = {stage.entry for ladder in ladders for stage in ladder.stages}
+    return entries | {ladder.weights for ladder in ladders if ladder.weights is not None}
+
+
+def _typical(times: Sequence[float]) -> float:
+    """The median without the first runs; at least a microsecond, the clock being coarse on some systems."""
+    return max(float(np.median(times[_WARM_UP:] or times)), 1e-3)
+
+
+def _policy_ms(logits: npt.NDArray[np.float32]) -> float:
+    """What combining two exits and deciding takes."""
+    from edgekit.runtime.decide import combine, confidence
+
+    step = Step(0, 0, (0.5, 0.5), "margin", 0.5)
+    times = []
+    for row in np.resize(logits, (100, logits.shape[1])):
+        start = time.thread_time_ns()
+        confidence(combine((row, row), step.weights), step, None)
+        times.append((time.thread_time_ns() - start) / 1e6)
+    return float(np.median(times))
+
+
+def _predicted(bundle: Bundle, engine: Engine, device: str) -> list[list[float]]:
+    """The milliseconds that a device's profile predicts for each stage. Raises UnknownName, BadRecipe."""
+    from edgekit.device_profiles import resolve
+    from edgekit.graph.costs_read import graph_costs
+    from edgekit.profile.predict import predict
+
+    profile = resolve(device)
+    ladders = ladders_of(bundle.manifest, engine)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for number, name in enumerate(sorted(_files(ladders))):
+            is_weights = all(name != stage.entry for ladder in ladders for stage in ladder.stages)
+            path = Path(folder) / (name if is_weights else f"{number}{Path(name).suffix}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bundle.read(name))
+            paths[name] = path
+        return [[predict(graph_costs(paths[stage.entry], signature=stage.signature), profile, engine).latency_ms
+                 for stage in ladder.stages] for ladder in ladders]
