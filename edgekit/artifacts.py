@@ -35,6 +35,7 @@ __all__ = [
     "OutputError",
     "Prediction",
     "Signature",
+    "StepTaken",
     "TensorSpec",
     "VerifyReport",
 ]
@@ -147,11 +148,25 @@ class VerifyReport(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class StepTaken(msgspec.Struct, frozen=True):
+    """One step of an adaptive answer: the ladder's id, the stage that it ran up to, how sure it was then.
+
+    ``elapsed_ms`` is wall time from the call to the end of the step; ``confidence`` is NaN for logits that are not
+    finite.
+    """
+
+    ladder: str
+    stage: int
+    confidence: float
+    elapsed_ms: float
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """The answer for one input. ``outputs`` always holds the named arrays; the rest is for classification.
 
     ``label`` / ``score`` / ``top`` are None / None / () unless the bundle carries labels. ``exit`` counts from 0,
     ``resolution`` is (height, width) in pixels or None, ``latency_ms`` is wall time inside ``Runtime.run``.
+    ``route`` (an index into the plan's routes) and ``steps`` are None and () unless a plan decided.
     """
 
     outputs: Mapping[str, Array]
@@ -162,3 +177,5 @@ class Prediction(msgspec.Struct, frozen=True):
     resolution: tuple[int, int] | None
     latency_ms: float
     reason: str
+    route: int | None = None
+    steps: tuple[StepTaken, ...] = ()

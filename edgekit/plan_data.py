@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ __all__ = ["ValidationData", "open_validation"]
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-class ValidationData(NamedTuple):
+@dataclass(frozen=True)
+class ValidationData:
     """``images`` yields uint8 (H, W, 3) arrays, anew at each call; ``labels``: (count,) class numbers, or None."""
 
     images: Callable[[], Iterator[Array]]

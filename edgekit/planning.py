@@ -52,7 +52,7 @@ class ObserveOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 @dataclass
 class _Seen:
-    """``logits[l][s]``: (samples, classes); ``stage_ms``: medians of the thread's CPU time; ``policy_ms``: of a step."""
+    """``logits[l][s]``: (samples, classes); ``stage_ms``: medians of the CPU time; ``policy_ms``: of a decision."""
 
     logits: list[list[npt.NDArray[np.float32]]]
     labels: npt.NDArray[np.int64] | None
@@ -88,7 +88,8 @@ def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()
 def store_plan(source: Path, out: Path, plan: Plan, key: Ed25519PrivateKey | None = None) -> Manifest:
     """Write to ``out`` the bundle ``source`` with ``plan`` in place of any it has; all other entries stay as they are.
 
-    ``key`` signs the result, which is unsigned without one. Raises BadBundle (a plan for other ladders, too), WriteFailed.
+    ``key`` signs the result, which is unsigned without one. Raises BadBundle (a plan for other ladders, too) and
+    WriteFailed.
     """
     with Bundle.open(source) as opened:
         opened.verify_all()
@@ -104,7 +105,7 @@ def _free_name(blobs: Mapping[str, bytes]) -> str:
                 if name not in blobs)
 
 
-def _engine(manifest: Manifest, wanted: str) -> Engine:
+def _engine(manifest: Manifest, wanted: Literal["auto", "litert", "ort"]) -> Engine:
     engines = list(dict.fromkeys(ladder.engine for ladder in manifest.ladders))
     if not engines:
         raise BadRecipe(f"The bundle '{manifest.name}' has no ladders: there is nothing to plan.",
@@ -113,7 +114,7 @@ def _engine(manifest: Manifest, wanted: str) -> Engine:
         return engines[0]
     if wanted not in engines:
         raise BadRecipe(f"The bundle '{manifest.name}' has no ladders for '{wanted}', but for: {', '.join(engines)}.")
-    return cast(Engine, wanted)
+    return wanted
 
 
 def _host_name() -> str:

@@ -18,6 +18,7 @@ from edgekit.converters.passes.fuse_mish import fuse_mish
 from edgekit.converters.passes.inline_functions import inline_functions
 from edgekit.converters.passes.last_step import last_step
 from edgekit.converters.passes.stack_lstm import stack_lstm
+from edgekit.converters.passes.unfold_contrib import unfold_contrib
 from edgekit.converters.passes.unfold_qlinear import unfold_qlinear
 from edgekit.errors import InternalError
 
@@ -38,6 +39,7 @@ PORTABLE_PASSES: tuple[Pass, ...] = (
 LITERT_PASSES: tuple[Pass, ...] = (
     *PORTABLE_PASSES,
     unfold_qlinear,
+    unfold_contrib,
     fuse_group_norm,
     fuse_gelu,
     fuse_mish,

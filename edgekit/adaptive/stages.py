@@ -7,12 +7,15 @@ what is there anyway: activations, changes of shape, and arithmetic on shapes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import BadRecipe, UnknownName
 
 __all__ = ["Op", "StagePlan", "plan_stages"]
+
+_HEAD_NODES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +109,19 @@ def _check_names(exits: Sequence[str], graph: _Graph) -> None:
 
 
 def _check_order(exits: Sequence[str], needed: Sequence[set[int]]) -> None:
-    """What an exit shares with the others must lie on the way of the next one, too."""
-    shared = [stage & set().union(*(other for number, other in enumerate(needed) if number != at))
-              for at, stage in enumerate(needed)]
-    for number in range(len(exits) - 1):
-        if not needed[number] & needed[number + 1]:
-            raise BadRecipe(f"The exits '{exits[number]}' and '{exits[number + 1]}' have no node in common.",
+    """Of two later exits the nearer one shares more with an exit; and none has a way of its own much longer than the
+    next one's (the shorter of two branches at one point need not be the shallower, heads having several nodes too).
+    """
+    for at, (name, ops) in enumerate(zip(exits, needed, strict=True)):
+        later = needed[at + 1:]
+        if later and not ops & later[0]:
+            raise BadRecipe(f"The exits '{name}' and '{exits[at + 1]}' have no node in common.",
                             "Exits hang on one network; give other networks as bundles of their own.")
-        deeper = not shared[number] <= shared[number + 1]
-        # two branches of one point: the longer is the deeper
-        longer = shared[number] == shared[number + 1] and len(needed[number]) > len(needed[number + 1])
-        if deeper or longer:
-            raise BadRecipe(
-                f"The exit '{exits[number]}' lies deeper in the graph than '{exits[number + 1]}', or on another path "
-                f"({len(needed[number])} and {len(needed[number + 1])} nodes).",
-                "Give the exits from shallow to deep.")
+        shared = [ops & other for other in later]
+        apart = any(not far <= near for near, far in itertools.pairwise(shared))
+        if apart or (later and len(ops - later[0]) > 2 * len(later[0] - ops) + _HEAD_NODES):
+            raise BadRecipe(f"The exit '{name}' lies deeper in the graph than one named after it, or on another path.",
+                            "Give the exits from shallow to deep.")
 
 
 def _divide(exits: Sequence[str], needed: Sequence[set[int]]) -> list[set[int]]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from edgekit.adaptive.recipe import AdaptiveRecipe
 from edgekit.bundle.manifest import Manifest
+from edgekit.cli.build_adaptive import adaptive_options, adaptive_recipe, build_adaptive_file, is_adaptive, ladders
 from edgekit.cli.files import digest, megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import (
@@ -51,9 +53,11 @@ def _draw(result: Build) -> RenderableType:
 
     manifest = result.manifest
     state = "signed" if result.signed else "not signed"
+    vectors = len(manifest.test_vectors) + sum(len(ladder.test_vectors) for ladder in manifest.ladders)
     head = Text(f"{result.output}   {megabytes(result.size_bytes)}, {manifest.task}, {state}\n"
-                f"{len(manifest.test_vectors)} test vector(s), {len(manifest.entries)} entries\n")
-    return Group(head, variants(manifest))
+                f"{vectors} test vector(s), {len(manifest.entries)} entries\n")
+    return Group(head, *([variants(manifest)] if manifest.variants else []),
+                 *([ladders(manifest)] if manifest.ladders else []))
 
 
 def _floats(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -78,6 +82,7 @@ def _floats(_context: click.Context, _parameter: click.Parameter, value: str | N
 @click.option("--mean", callback=_floats, metavar="R,G,B", help="Means in pixel units (0 to 255).")
 @click.option("--std", callback=_floats, metavar="R,G,B", help="Deviations in pixel units (0 to 255).")
 @click.option("--test-vectors", type=int, help="Test vectors to put in (1 to 16).")
+@adaptive_options
 @shape_option
 @io_layout_option
 @tolerance_option
@@ -90,12 +95,18 @@ def build(
     """Put an ONNX model for every engine into one bundle.
 
     Any of --colour, --resize, --crop-fraction, --mean and --std makes the bundle take images.
+
+    --resolutions makes an adaptive bundle of a network with several exits: stages that are run one after another, at
+    each of the resolutions, on shared weights; for LiteRT unless --engine says otherwise.
     """
-    recipe = _recipe(source, recipe_file, labels, options)
+    adaptive = is_adaptive(options)
+    recipe = (_adaptive if adaptive else _recipe)(source, recipe_file, labels, options)
     load_key(key)  # before the work, not after it
     refuse_same_file(source, output)
     with frame.working(f"Building {output}"):
-        manifest = frame.guarded(f"{__name__}:build_file", source, output, recipe, key, subject=f"Building '{output}'")
+        target, more = (build_adaptive_file, (options["calibrate"],)) if adaptive else (build_file, ())
+        manifest = frame.guarded(f"{target.__module__}:{target.__name__}", source, output, recipe, key, *more,
+                                 subject=f"Building '{output}'")
     assert isinstance(manifest, Manifest)
     return Build(source=str(source), output=str(output), size_bytes=output.stat().st_size, sha256=digest(output),
                  signed=key is not None, manifest=manifest)
@@ -111,18 +122,30 @@ def build_file(source: Path, output: Path, recipe: BuildRecipe, key: Path | None
 def _recipe(source: Path, recipe_file: Path | None, labels: Path | None, options: dict[str, Any]) -> BuildRecipe:
     """The recipe of --recipe, or the default one, with what the options say instead."""
     recipe = BuildRecipe(name=source.stem or "model") if recipe_file is None else _read_recipe(recipe_file)
+    given = _common(labels, options, recipe.preprocess)
+    convert = {"io_layout": options["io_layout"], "tolerance": options["tolerance"], "shapes": dict(options["shape"])}
+    changed = {name: value for name, value in convert.items() if _was_given(name if name != "shapes" else "shape")}
+    if options["no_verify"]:
+        changed["verify"] = False
+    return _replaced(recipe, {**given, "convert": _replaced(recipe.convert, changed)})
+
+
+def _adaptive(source: Path, recipe_file: Path | None, labels: Path | None, options: dict[str, Any]) -> AdaptiveRecipe:
+    typed = {name for name in ("shape", "io_layout", "no_verify", "tolerance") if _was_given(name)}
+    plain = adaptive_recipe(source, recipe_file, options, typed)
+    return _replaced(plain, _common(labels, options, plain.preprocess))
+
+
+def _common(labels: Path | None, options: dict[str, Any], preprocess: Preprocess | None) -> dict[str, Any]:
+    """What the options say of fields that both kinds of bundle have."""
     given = {name: options[name] for name in ("name", "engines", "test_vectors") if options[name]}
     if labels is not None:
         given["labels"] = _read_labels(labels)
     image = {name: options[name] for name in ("colour", "resize", "crop_fraction", "mean", "std")
              if options[name] is not None}
     if image:
-        given["preprocess"] = Preprocess(**{**_fields(recipe.preprocess), **image})
-    convert = {"io_layout": options["io_layout"], "tolerance": options["tolerance"], "shapes": dict(options["shape"])}
-    changed = {name: value for name, value in convert.items() if _was_given(name if name != "shapes" else "shape")}
-    if options["no_verify"]:
-        changed["verify"] = False
-    return _replaced(recipe, {**given, "convert": _replaced(recipe.convert, changed)})
+        given["preprocess"] = Preprocess(**{**_fields(preprocess), **image})
+    return given
 
 
 def _was_given(option: str) -> bool:

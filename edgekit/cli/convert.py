@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Convert", "ConvertedSignature", "Wanted", "convert", "convert_file", "convert_signatures_file"]
 
+_SHAPES = r"[^,]+=[1-9]\d*(x[1-9]\d*)*(,[^,]+=[1-9]\d*(x[1-9]\d*)*)*"
+
 NamedShapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -79,7 +81,7 @@ class _NamedSignature(click.ParamType[tuple[str, NamedShapes]]):
         if isinstance(value, tuple):
             return value
         name, _, inputs = str(value).partition(":")
-        if not name.strip() or not re.fullmatch(r"[^,]+=\d+(x\d+)*(,[^,]+=\d+(x\d+)*)*", inputs):
+        if not name.strip() or not re.fullmatch(_SHAPES, inputs):
             self.fail(f"'{value}' is not a name, a colon and the shapes of inputs, such as "
                       "small:image=1x3x160x160 or long:ids=1x512,mask=1x512.", param, ctx)
         shapes = tuple(NAMED_SHAPE.convert(f"{key}={dims.replace('x', ',')}", param, ctx)

@@ -50,7 +50,8 @@ def try_all(bench: Workbench, recipe: PlanRecipe) -> list[Trials]:
         return trials
     used = _promising(bench, trials)
     pairs = [pair for pair in itertools.combinations(used, 2) if accuracy[pair[1]] > accuracy[pair[0]]]
-    plain = [measure for measure in recipe.measures if measure != "gate"] or ["gate"]
+    plain: list[Confidence] = [measure for measure in recipe.measures if measure != "gate"]
+    plain = plain or ["gate"]
     price = _price(trials)
     paired = [try_chain(bench, pair, measure, settings_for(2, price)) for pair in pairs for measure in plain]
     trials += _ensembles(bench, used, plain[0])

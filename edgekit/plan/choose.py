@@ -75,7 +75,7 @@ def table_of(trials: list[Trials], counts: Floats) -> Table:
 def _p95(trials: Trials) -> Floats:
     """As the runtime counts it: the time of the step by which 95 % of the inputs have stopped."""
     last = (np.cumsum(trials.stops, axis=1) < 0.95 - 1e-12).sum(axis=1).clip(max=len(trials.costs) - 1)
-    return np.array(trials.costs)[last]
+    return np.asarray(np.array(trials.costs)[last], np.float64)
 
 
 def choose_default(table: Table, recipe: PlanRecipe, slack: float) -> int:

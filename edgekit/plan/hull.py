@@ -20,14 +20,14 @@ class Hull:
     accuracy: Floats
     members: tuple[int, ...]
 
-    def accuracy_at(self, ms: npt.ArrayLike) -> Floats:
+    def accuracy_at(self, ms: float | Floats) -> Floats:
         """What a mixture of fixed points reaches in ``ms`` on average; minus infinity below the cheapest."""
-        found = np.interp(ms, self.ms, self.accuracy)
+        found = np.interp(np.asarray(ms), self.ms, self.accuracy)
         return np.where(np.asarray(ms) < self.ms[0], -np.inf, found)
 
-    def ms_for(self, accuracy: npt.ArrayLike) -> Floats:
+    def ms_for(self, accuracy: float | Floats) -> Floats:
         """The mean time of the cheapest mixture that reaches ``accuracy``; infinity above the best."""
-        found = np.interp(accuracy, self.accuracy, self.ms)
+        found = np.interp(np.asarray(accuracy), self.accuracy, self.ms)
         return np.where(np.asarray(accuracy) > self.accuracy[-1], np.inf, found)
 
 

@@ -35,8 +35,9 @@ def draw_curve(planned: Planned, title: str) -> str:
     plan = planned.plan
     promises = [route.promise for route in plan.routes]
     fixed = [point for point in planned.fixed if point.on_hull or len(point.chain) == 1]
-    times = [each.mean_ms for each in (*promises, *fixed)]
-    values = [100 * end for each in (*promises, *fixed) for end in (*each.interval, each.accuracy)]
+    everything: list[Promise | FixedPoint] = [*promises, *fixed]
+    times = [each.mean_ms for each in everything]
+    values = [100 * end for each in everything for end in (*each.interval, each.accuracy)]
     x = _scale(0, max(times) * 1.03, _LEFT, _WIDTH - _RIGHT)
     y = _scale(min(values), max(values), _HEIGHT - _BOTTOM, _TOP)
     hull = sorted((point for point in fixed if point.on_hull), key=lambda point: point.mean_ms)

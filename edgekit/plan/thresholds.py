@@ -95,7 +95,7 @@ def _by_price(sure: Floats, orders: npt.NDArray[np.intp], worth: Floats) -> Floa
     found = np.full(steps - 1, NEVER)
     for _ in range(_SWEEPS):
         for step in range(steps - 2, -1, -1):
-            reached = (sure[:, :step] < found[:step]).all(axis=1)
+            reached: npt.NDArray[np.bool_] = np.all(sure[:, :step] < found[:step], axis=1)
             later = worth[:, steps - 1].copy()
             for after in range(steps - 2, step, -1):
                 stops = sure[:, after] >= found[after]

@@ -76,7 +76,8 @@ class Workbench:
             logits = observations.of(point)
             total += logits / max(float(logits.std()), 1e-6)
         total[np.arange(len(total)), self.truth] = np.inf
-        return np.argpartition(-total, keep - 1, axis=1)[:, :keep]
+        likeliest: npt.NDArray[np.intp] = np.argpartition(-total, keep - 1, axis=1)[:, :keep]
+        return likeliest
 
     def _wanted(self) -> Floats:
         """What the weights are fitted to: the labels, or without any what the dearest point thinks."""

@@ -60,7 +60,10 @@ class Classifier:
         self._check_count(scores.shape[-1])
         if scores.size != len(self._labels):
             return ()
-        chances = probabilities(scores.reshape(-1))
+        return self.named(probabilities(scores.reshape(-1)))
+
+    def named(self, chances: npt.NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+        """The same for probabilities (classes,). Raises EngineError when they are not finite."""
         if not np.isfinite(chances).all():
             raise EngineError(f"The scores in output '{self._name}' are not finite, so no class can be named.",
                               "The network overflows for this input: check its values and the preprocessing.")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgekit.artifacts import TensorSpec
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import Manifest, Variant
 from edgekit.errors import BadBundle, EngineError, MissingExtra, UnknownName
+from edgekit.runtime.agreement import compare_specs
 from edgekit.runtime.choose import best_variants, image_axes
 from edgekit.runtime.classify import Classifier, parse_labels
 from edgekit.runtime.engines import ENGINES, Session, is_available, open_session
@@ -45,8 +45,8 @@ def load(path: Path | str, engine: _EngineChoice = "auto", options: RuntimeOptio
         loaded = _describe(bundle, variant, options)
         session = _open(bundle, variant, options)
     try:
-        _compare(variant, "input", variant.inputs, session.inputs)
-        _compare(variant, "output", variant.outputs, session.outputs)
+        compare_specs(f"variant '{variant.id}'", "input", variant.inputs, session.inputs)
+        compare_specs(f"variant '{variant.id}'", "output", variant.outputs, session.outputs)
         _prepare(session, variant, loaded.resolution)
         return Runtime(session, loaded, options)
     except BaseException:
@@ -119,28 +119,6 @@ def _resolution(manifest: Manifest, variant: Variant, wanted: tuple[int, int] | 
 def _test_resolution(manifest: Manifest) -> tuple[int, int] | None:
     shapes = [blob.shape for vector in manifest.test_vectors[:1] for blob in vector.inputs]
     return (shapes[0][2], shapes[0][3]) if len(shapes) == 1 and len(shapes[0]) == 4 else None
-
-
-def _compare(variant: Variant, kind: str, wanted: Sequence[TensorSpec], got: Sequence[TensorSpec]) -> None:
-    """The manifest may not promise what the model does not hold; of an output's shape either may know more."""
-    found = {spec.name: spec for spec in got}
-    for spec in wanted:
-        other = found.pop(spec.name, None)
-        if other is None or other.dtype != spec.dtype or not _same_shape(spec.shape, other.shape, kind):
-            has = f"{other.dtype} of shape {list(other.shape)}" if other else "none of that name"
-            raise BadBundle(f"The manifest says of variant '{variant.id}' that its {kind} '{spec.name}' is "
-                            f"{spec.dtype} of shape {list(spec.shape)}, but the model has {has}.")
-    if found:
-        raise BadBundle(f"The model of variant '{variant.id}' has {kind}s that the manifest does not name: "
-                        f"{', '.join(found)}.")
-
-
-def _same_shape(wanted: tuple[int, ...], got: tuple[int, ...], kind: str) -> bool:
-    if len(wanted) != len(got):
-        return False
-    if kind == "input":  # the model may take more than the manifest promises
-        return all(two in (one, -1) for one, two in zip(wanted, got, strict=True))
-    return all(one == two or -1 in (one, two) for one, two in zip(wanted, got, strict=True))
 
 
 def _prepare(session: Session, variant: Variant, resolution: tuple[int, int] | None) -> None:

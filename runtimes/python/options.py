@@ -25,6 +25,8 @@ class RuntimeOptions:
     graph, the same for every engine; "stored" is the variant's own, which saves a transposition.
     ``top``: how many answers a classifier gives. ``cache_dir``: a folder, this user's alone, for the prepared weights
     of LiteRT models with fixed shapes (edgekit.runtime.engines.compiled says what that is worth).
+    ``plan``: the path of an .edgeplan file, which is used in place of the plan in an adaptive bundle. ``touch_up``: let
+    the thresholds of the plan follow the inputs (edgekit.runtime.touchup).
     """
 
     threads: int = 1
@@ -35,6 +37,8 @@ class RuntimeOptions:
     array_layout: Literal["onnx", "stored"] = "onnx"
     top: int = 5
     cache_dir: Path | str | None = None
+    plan: Path | str | None = None
+    touch_up: bool = False
 
     def __post_init__(self) -> None:
         if not _is_count(self.threads) or self.threads > _MAX_THREADS:
@@ -43,6 +47,9 @@ class RuntimeOptions:
             raise BadRecipe(f"The number of answers (top) is {self.top!r}.", "It must be at least 1.")
         if self.resolution is not None and not _is_resolution(self.resolution):
             raise BadRecipe(f"The resolution is {self.resolution!r}.", "Give (height, width), both at least 1.")
+        if self.plan is not None and (self.variant is not None or self.resolution is not None):
+            raise BadRecipe("A plan was given, and a variant or a resolution.",
+                            "The plan chooses the resolution: leave the others out.")
         if self.array_layout not in ("onnx", "stored"):
             raise BadRecipe(f"The array layout is {self.array_layout!r}.", "Known: onnx, stored.")
 

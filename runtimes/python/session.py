@@ -23,7 +23,10 @@ __all__ = ["Loaded", "Runtime"]
 
 
 class Loaded(NamedTuple):
-    """What ``load`` found in a bundle. ``signed``: it holds a signature; ``signature_checked``: it was found right."""
+    """What ``load`` found in a bundle. ``signed``: it holds a signature; ``signature_checked``: it was found right.
+
+    ``exit``: which exit of an adaptive network the variant is.
+    """
 
     manifest: Manifest
     variant: Variant
@@ -33,6 +36,7 @@ class Loaded(NamedTuple):
     resolution: tuple[int, int] | None
     signed: bool
     signature_checked: bool
+    exit: int = 0
 
 
 class Runtime:
@@ -98,7 +102,8 @@ class Runtime:
             outputs = to_onnx(self.variant.outputs, outputs)
         latency_ms = (time.perf_counter() - begin) * 1e3
         return Prediction(
-            outputs=outputs, label=top[0][0] if top else None, score=top[0][1] if top else None, top=top, exit=0,
+            outputs=outputs, label=top[0][0] if top else None, score=top[0][1] if top else None, top=top,
+            exit=self._loaded.exit,
             resolution=resolution, latency_ms=latency_ms, reason=_reason(latency_ms, deadline_ms))
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from edgekit.cli.export import Export
 from edgekit.cli.frame import ErrorReport
 from edgekit.cli.inspect import Inspect
 from edgekit.cli.keygen import Keygen
+from edgekit.cli.plan import PlanReport
 from edgekit.cli.quantize import Quantize
 from edgekit.cli.root import VERBS
 from edgekit.cli.run import Run
@@ -33,7 +34,7 @@ from edgekit.profile.predict import LatencyPrediction
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
-    ErrorReport, Export, Convert, Quantize, Build, Verify, Inspect, Run, BenchReport, PerOpReport,
+    ErrorReport, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
     LatencyPrediction, DemoResult, Keygen, Sign, Doctor,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.bundle.adaptive import Plan
 from edgekit.errors import BudgetImpossible
-from edgekit.plan import Observations, PlanRecipe, make_plan, plan_with_points
+from edgekit.plan import Observations, PlanRecipe, Point, make_plan, plan_with_points
 from edgekit.plan.hull import hull_of
 from edgekit.runtime.controller import Limits, choose, first_state, route_p95_ms
 from tests.plan_simulation import HASH, blind, difficulty, replay
@@ -178,8 +178,8 @@ def test_slack_that_is_given_is_taken_off_and_more_of_it_promises_less() -> None
 def test_the_free_ensemble_of_two_exits_counts_among_the_fixed_points() -> None:
     found = plan_with_points(difficulty(800, 7), PlanRecipe(max_steps=2))
     chains = {each.chain: each for each in found.fixed}
-    pair = chains[((1, 0), (1, 1))]
-    assert pair.accuracy > chains[((1, 1),)].accuracy
+    pair = chains[(Point(1, 0), Point(1, 1))]
+    assert pair.accuracy > chains[(Point(1, 1),)].accuracy
     assert pair.mean_ms == pytest.approx(6.1)
     assert pair.interval[0] < pair.accuracy < pair.interval[1]
     assert any(each.on_hull for each in found.fixed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from edgekit.plan.workbench import Workbench
 from edgekit.runtime.decide import combine, gate_features
 from tests.plan_simulation import HASH, difficulty
 
+Floats = npt.NDArray[np.float64]
 
-def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
+
+def drawn(logits: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
     """Labels drawn from the softmax of ``logits``, one-hot."""
     noisy = logits + np.random.default_rng(seed).gumbel(size=logits.shape)
-    return np.eye(logits.shape[1])[noisy.argmax(axis=1)]
+    return np.asarray(np.eye(logits.shape[1])[noisy.argmax(axis=1)])
 
 
 def test_a_single_weight_is_the_inverse_of_the_temperature() -> None:
@@ -87,7 +90,7 @@ def test_search_by_price_is_as_good_as_trying_every_pair_of_thresholds() -> None
         costs = np.array([1.0, 2.0, 4.0])
         worth = right - 0.1 * costs
 
-        def value(thresholds: np.ndarray, sure: np.ndarray = sure, worth: np.ndarray = worth) -> float:
+        def value(thresholds: Floats, sure: Floats = sure, worth: Floats = worth) -> float:
             where = apply(sure, thresholds[None])[0]
             return float(worth[np.arange(60), where].mean())
 
@@ -164,7 +167,7 @@ def test_weights_are_applied_to_samples_that_they_were_not_fitted_on() -> None:
 def with_changes(**changes: object) -> Observations:
     data = difficulty(100, 0)
     fields = {name: getattr(data, name) for name in data.__dataclass_fields__}
-    return Observations(**{**fields, **changes})  # type: ignore[arg-type]
+    return Observations(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(("changes", "words"), [

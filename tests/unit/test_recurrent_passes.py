@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from edgekit.artifacts import Array
 from edgekit.converters.passes.last_step import last_step
+from edgekit.converters.passes.recurrent import folded
 from edgekit.converters.passes.stack_lstm import stack_lstm
 from tests.onnx_graphs import Graph, ints, node, weights
 from tests.pass_check import check
@@ -172,3 +174,25 @@ def test_stack_lstm_of_a_gate_that_forgets_everything_is_left_alone() -> None:
     constants = dict(graph.constants)
     constants["bb"] = np.full_like(constants["bb"], -20)
     check(stack_lstm, Graph("forgets", graph.nodes, constants, None, graph.shape))
+
+
+def test_constants_that_are_read_along_many_ways_are_folded_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 doublings in a row are 2**40 ways back to the constant."""
+    from edgekit.converters.onnx_to_litert import folding
+
+    count = 40
+    nodes = [node("Add", f"v{at} v{at}", f"v{at + 1}") for at in range(count)]
+    graph = Graph("doublings", [*nodes, node("Add", f"x v{count}", "y")], {"v0": np.float32([1.0])}, shape=(1,))
+    model = ir.serde.deserialize_model(graph.model())
+    folds, plain = [], folding.fold
+
+    def counted(*args: Any) -> Any:
+        folds.append(args)
+        assert len(folds) <= count
+        return plain(*args)
+
+    monkeypatch.setattr(folding, "fold", counted)
+    result = folded(model.graph.node(count).inputs[1], 20)
+    assert result is not None
+    assert result.tolist() == [2.0**count]
+    assert len(folds) == count

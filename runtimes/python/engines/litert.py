@@ -22,7 +22,7 @@ from edgekit.errors import BadModel, EngineError, MissingExtra
 from edgekit.runtime.engines.base import Session
 from edgekit.runtime.inputs import copy_into
 
-__all__ = ["LiteRTSession", "import_interpreter"]
+__all__ = ["LiteRTSession", "import_interpreter", "tensor_specs"]
 
 _PACKAGES = (
     ("ai_edge_litert.interpreter", "Interpreter", "ai-edge-litert"),
@@ -55,7 +55,7 @@ class LiteRTSession(Session):
             raise EngineError(f"{version} refused the model: {error}") from error
         self._input_index = {name: details["index"] for name, details in inputs.items()}
         self._output_index = {name: details["index"] for name, details in outputs.items()}
-        super().__init__(_specs("input", inputs), _specs("output", outputs), version)
+        super().__init__(tensor_specs("input", inputs), tensor_specs("output", outputs), version)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._allocated = False
         if all(-1 not in spec.shape for spec in self.inputs):
@@ -152,7 +152,8 @@ def _ordered(by_name: Mapping[str, Any], plain: list[Any]) -> dict[str, Any]:
     return dict(sorted(by_name.items(), key=lambda item: position[item[1]["index"]]))
 
 
-def _specs(kind: str, details: Mapping[str, Any]) -> list[TensorSpec]:
+def tensor_specs(kind: str, details: Mapping[str, Any]) -> list[TensorSpec]:
+    """Specs from the package's details by name. Raises BadModel for a dtype that cannot be passed."""
     specs = []
     for name, entry in details.items():
         dtype = np.dtype(entry["dtype"])

@@ -32,8 +32,12 @@ class OrtSession(Session):
 
     engine = "ort"
 
-    def __init__(self, data: bytes, threads: int = 1) -> None:
-        """Parse and optimise ``data``. Raises EngineError, BadModel, MissingExtra."""
+    def __init__(self, data: bytes, threads: int = 1, external: Mapping[str, bytes] | None = None) -> None:
+        """Parse and optimise ``data``. Raises EngineError, BadModel, MissingExtra.
+
+        ``external``: the content of files that the model names as the locations of its weights. They are taken from
+        memory; no file is looked for.
+        """
         ort = import_onnxruntime()
         version = f"onnxruntime {ort.__version__}"
         options = ort.SessionOptions()
@@ -41,6 +45,9 @@ class OrtSession(Session):
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL  # errors arrive as exceptions; the log would say them a second time
         try:
+            if external:
+                options.add_external_initializers_from_files_in_memory(
+                    list(external), list(external.values()), [len(each) for each in external.values()])
             self._session: Any = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the boundary to the engine: its binding raises a dozen unrelated types
             raise EngineError(f"{version} refused the model: {error}") from error

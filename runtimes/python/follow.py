@@ -1,0 +1,117 @@
+"""One walk along a route: run a step, combine, decide, and go on with the inputs that are not sure yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifacts import Array
+from edgekit.bundle.adaptive import Route, Step
+from edgekit.errors import EngineError
+from edgekit.runtime.decide import Floats, Moment, combine, confidence, decide
+
+__all__ = ["Answer", "Walk", "follow"]
+
+_NOT_FINITE = "the scores are not finite"
+
+
+class Walk(NamedTuple):
+    """What ``follow`` needs from outside.
+
+    ``advance(step)`` runs a step for the inputs that are left and returns their logits (inputs, classes); ``keep(rows)``
+    leaves only those rows; ``next_ms(step)`` is what a step is expected to take for one input; ``elapsed_ms()`` the time
+    since the call.
+    """
+
+    route: Route
+    thresholds: Sequence[float | None]
+    advance: Callable[[int], Array]
+    keep: Callable[[npt.NDArray[np.intp]], None]
+    next_ms: Callable[[int], float]
+    elapsed_ms: Callable[[], float]
+    deadline_ms: float | None
+
+
+class Answer(NamedTuple):
+    """The combined logits (classes,) of the step that answers, and why it was the last.
+
+    ``certainties`` and ``elapsed_ms`` have an entry for each complete step.
+    """
+
+    logits: Floats
+    step: int
+    reason: str
+    certainties: tuple[float, ...]
+    elapsed_ms: tuple[float, ...]
+
+
+class _Track:
+    """What is known of one input."""
+
+    def __init__(self) -> None:
+        self.logits: list[Array] = []
+        self.combined: list[Floats] = []
+        self.certainties: list[float] = []
+        self.elapsed_ms: list[float] = []
+
+    def add(self, logits: Array, step: Step, elapsed_ms: float) -> float:
+        self.logits.append(logits)
+        combined = combine(self.logits, step.weights)
+        finite = bool(np.isfinite(combined).all())
+        certainty = confidence(combined, step, self.combined[-1] if self.combined else None) if finite else math.nan
+        self.combined.append(combined)
+        self.certainties.append(certainty)
+        self.elapsed_ms.append(elapsed_ms)
+        return certainty
+
+    def answer(self, reason: str) -> Answer:
+        """That of the last step with finite logits. Raises EngineError when there is none."""
+        for step in range(len(self.combined) - 1, -1, -1):
+            if np.isfinite(self.combined[step]).all():
+                text = reason if step == len(self.combined) - 1 else f"error: {_NOT_FINITE}"
+                return Answer(self.combined[step], step, text, tuple(self.certainties), tuple(self.elapsed_ms))
+        raise EngineError(f"The network gave no answer: {_NOT_FINITE}.",
+                          "It overflows for this input: check its values and the preprocessing.")
+
+
+def follow(walk: Walk, count: int) -> list[Answer]:
+    """The answers for ``count`` inputs that start together (runtimes/SPEC.md, 3.1 and 3.2).
+
+    A stage that fails after the first step ends the walk with the answers so far. Raises what ``walk.advance`` raises,
+    and EngineError when the logits of every step are not finite.
+    """
+    tracks = [_Track() for _ in range(count)]
+    answers: dict[int, Answer] = {}
+    left = list(range(count))
+    for number in range(len(walk.route.steps)):
+        try:
+            logits = walk.advance(number)
+        except EngineError as error:
+            if number == 0:
+                raise
+            answers |= {each: tracks[each].answer(f"error: {error.message}") for each in left}
+            break
+        stopped = _decide(walk, number, logits, [tracks[each] for each in left])
+        answers |= {each: tracks[each].answer(reason)
+                    for each, reason in zip(left, stopped, strict=True) if reason is not None}
+        rows = [row for row, reason in enumerate(stopped) if reason is None]
+        if not rows:
+            break
+        if len(rows) < len(left):
+            walk.keep(np.array(rows, np.intp))
+            left = [left[row] for row in rows]
+    return [answers[each] for each in range(count)]
+
+
+def _decide(walk: Walk, number: int, logits: Array, tracks: Sequence[_Track]) -> list[str | None]:
+    """Why each input stops after this step; None where it goes on."""
+    steps = walk.route.steps
+    elapsed_ms = walk.elapsed_ms()
+    following = walk.next_ms(number + 1) * len(tracks) if number + 1 < len(steps) else 0.0
+    moment = Moment(number, len(steps), elapsed_ms, following, walk.deadline_ms)
+    return [decide(track.add(row, steps[number], elapsed_ms), walk.thresholds[number], moment).reason
+            for track, row in zip(tracks, logits, strict=True)]
