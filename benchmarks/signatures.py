@@ -36,7 +36,7 @@ from edgekit.recipe import ConvertRecipe
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Cost", "FileResult", "main", "middle_tensor", "misses", "section"]
+__all__ = ["Cost", "FileResult", "main", "memory_mb", "middle_tensor", "misses", "section"]
 
 _SIDES = (160, 192, 224)
 _NET, _INPUT_CHANNELS = "efficientnet_lite0", 3
@@ -160,13 +160,13 @@ def _child(mode: str, path: str, cache: str) -> None:
     """The fresh process: print a Cost."""
     for module in ("ai_edge_litert.interpreter", "ai_edge_litert.compiled_model"):
         __import__(module)
-    before = _memory_mb()
+    before = memory_mb()
     cpu, wall = time.process_time(), time.perf_counter()
     kept = _load_interpreter(path) if mode == "Interpreter" else _load_compiled(path, cache if "cache" in mode else "")
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     for run in kept:
         run()
-    after = _memory_mb()
+    after = memory_mb()
     print(json.dumps({"load_cpu_ms": cpu * 1e3, "load_wall_ms": wall * 1e3, "resident_mb": after[0] - before[0],
                       "private_mb": after[1] - before[1]}))
 
@@ -207,7 +207,7 @@ def _noise(shape: Sequence[int]) -> Array:
     return np.random.default_rng(0).standard_normal(tuple(shape)).astype(np.float32)
 
 
-def _memory_mb() -> tuple[float, float]:
+def memory_mb() -> tuple[float, float]:
     """Resident memory of this process and the private part of it (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     resident, private = (int(re.findall(rf"{field}:\s+(\d+)", status)[0]) / 1024 for field in ("VmRSS", "RssAnon"))

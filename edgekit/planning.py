@@ -5,6 +5,7 @@ What is decided, and how, is in ``edgekit.plan``, which touches no file.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import tempfile
 import time
@@ -33,6 +34,7 @@ __all__ = ["HOST", "ObserveOptions", "observe", "store_plan"]
 HOST = "host"
 _PLAN = "plan.json"
 _WARM_UP = 3
+_MOST_FINDINGS = 5
 _TIMEOUT_S = 24 * 3600.0
 
 
@@ -72,7 +74,7 @@ def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()
         if opened.manifest.preprocess is None:
             raise BadRecipe(f"The bundle '{bundle}' does not say how an image becomes its input.",
                             "Build it with preprocessing, or plan from logits with edgekit.plan.make_plan.")
-        predicted = None if options.device == HOST else _predicted(opened, engine, options.device)
+        predicted, notes = (None, ()) if options.device == HOST else _predicted(opened, engine, options.device)
         sha256 = ladders_sha256(opened.manifest, engine)
     seen = isolate.call(f"{__name__}:_run", str(bundle), str(data), engine, options.limit,
                         timeout_s=_TIMEOUT_S, subject=f"Running '{bundle}'")
@@ -82,6 +84,7 @@ def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()
         stage_ms=tuple(tuple(row) for row in (predicted or seen.stage_ms)),
         overhead_ms=seen.policy_ms, device=_host_name() if predicted is None else options.device,
         engine=engine, source="measured" if predicted is None else "predicted", ladders_sha256=sha256,
+        notes=notes,
     )
 
 
@@ -123,29 +126,25 @@ def _host_name() -> str:
 
 def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
     """In the child: every stage on every image, ladder by ladder for each image, so that all share the same moments."""
-    from edgekit.adaptive.chain import open_ladders
     from edgekit.runtime.preprocess import ImageInput
+    from edgekit.runtime.stages import StagedNetwork
 
-    with Bundle.open(Path(path)) as bundle:
-        manifest = bundle.manifest
+    with contextlib.closing(StagedNetwork(bundle := Bundle.open(Path(path)), engine, threads=1)) as network:
+        manifest, ladders = bundle.manifest, network.ladders
         assert manifest.preprocess is not None
-        ladders = ladders_of(manifest, engine)
-        runners = open_ladders(ladders, {name: bytes(bundle.read(name)) for name in _files(ladders)})
         names = () if manifest.labels_entry is None else bundle.read(manifest.labels_entry).decode().splitlines()
-    samples = open_validation(Path(data), names, limit)
-    inputs = [ImageInput(ladder.stages[0].inputs[0], manifest.preprocess, ladder.resolution) for ladder in ladders]
-    logits: list[list[list[Array]]] = [[[] for _ in ladder.stages] for ladder in ladders]
-    times: list[list[list[float]]] = [[[] for _ in ladder.stages] for ladder in ladders]
-    for image in samples.images():
-        for index, ladder in enumerate(ladders):
-            made = {ladder.stages[0].inputs[0].name: inputs[index](image)}
-            for number, stage in enumerate(ladder.stages):
-                feeds = {spec.name: made[spec.name] for spec in stage.inputs}
-                start = time.thread_time_ns()
-                outputs = runners[index](stage, feeds)
-                times[index][number].append((time.thread_time_ns() - start) / 1e6)
-                made |= outputs
-                logits[index][number].append(np.array(outputs[stage.logits], np.float32).reshape(-1))
+        samples = open_validation(Path(data), names, limit)
+        inputs = [ImageInput(ladder.stages[0].inputs[0], manifest.preprocess, ladder.resolution) for ladder in ladders]
+        logits: list[list[list[Array]]] = [[[] for _ in ladder.stages] for ladder in ladders]
+        times: list[list[list[float]]] = [[[] for _ in ladder.stages] for ladder in ladders]
+        for image in samples.images():
+            for index, ladder in enumerate(ladders):
+                known = {ladder.stages[0].inputs[0].name: inputs[index](image)}
+                for number, stage in enumerate(ladder.stages):
+                    start = time.thread_time_ns()
+                    known |= network.execute(index, number, known)
+                    times[index][number].append((time.thread_time_ns() - start) / 1e6)
+                    logits[index][number].append(np.array(known[stage.logits], np.float32).reshape(-1))
     stacked = [[np.stack(stage) for stage in row] for row in logits]
     return _Seen(stacked, samples.labels, [[_typical(stage) for stage in row] for row in times],
                  _policy_ms(stacked[-1][-1]))
@@ -174,21 +173,29 @@ def _policy_ms(logits: npt.NDArray[np.float32]) -> float:
     return float(np.median(times))
 
 
-def _predicted(bundle: Bundle, engine: Engine, device: str) -> list[list[float]]:
-    """The milliseconds that a device's profile predicts for each stage. Raises UnknownName, BadRecipe."""
+def _predicted(bundle: Bundle, engine: Engine, device: str) -> tuple[list[list[float]], tuple[str, ...]]:
+    """The milliseconds that a device's profile predicts for each stage, and what is to be said of them.
+
+    Raises UnknownName, BadRecipe.
+    """
     from edgekit.device_profiles import resolve
     from edgekit.graph.costs_read import graph_costs
     from edgekit.profile.predict import predict
 
     profile = resolve(device)
     ladders = ladders_of(bundle.manifest, engine)
+    weights = {ladder.weights for ladder in ladders}
     with tempfile.TemporaryDirectory() as folder:
-        paths = {}
-        for number, name in enumerate(sorted(_files(ladders))):
-            is_weights = all(name != stage.entry for ladder in ladders for stage in ladder.stages)
-            path = Path(folder) / (name if is_weights else f"{number}{Path(name).suffix}")
+        paths = {name: Path(folder) / (name if name in weights else f"{number}{Path(name).suffix}")
+                 for number, name in enumerate(sorted(_files(ladders)))}
+        for name, path in paths.items():  # graphs refer to their weights by the name of the entry
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
-            paths[name] = path
-        return [[predict(graph_costs(paths[stage.entry], signature=stage.signature), profile, engine).latency_ms
-                 for stage in ladder.stages] for ladder in ladders]
+        found = [[predict(graph_costs(paths[stage.entry], signature=stage.signature), profile, engine)
+                  for stage in ladder.stages] for ladder in ladders]
+    dearest = max(found, key=lambda row: sum(each.latency_ms for each in row))
+    low, high = (sum(each.band_ms[end] for each in dearest) for end in (0, 1))
+    findings = dict.fromkeys(finding for row in found for each in row for finding in each.findings)
+    notes = (f"Times are predicted for {profile.id}: {sum(each.latency_ms for each in dearest):.3g} ms for all stages of "
+             f"the dearest ladder, 90 % band {low:.3g} to {high:.3g} ms.", *list(findings)[:_MOST_FINDINGS])
+    return [[each.latency_ms for each in row] for row in found], notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +13,8 @@ import numpy as np
 
 from edgekit import isolate
 from edgekit.artifacts import Array, Engine, Layout, LiteRTModel, OnnxModel, OrtModel, TensorSpec, VerifyReport
-from edgekit.errors import BadModel, UnknownName
-from edgekit.parity import compare, compare_on, reference_sample, with_fair_tolerance
+from edgekit.errors import BadModel, InternalError, UnknownName
+from edgekit.parity import compare, compare_on, compare_outputs, reference_sample, with_fair_tolerance
 from edgekit.recipe import ConvertRecipe
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def verify_bundle(
     require_signature: bool,
     recipe: ConvertRecipe,
 ) -> tuple[VerifyReport, ...]:
-    """Every hash, the signature, then each variant on each test vector, and against ``reference`` if there is one."""
+    """Hashes, signature and plan; variants and ladders on their test vectors, variants against ``reference`` too."""
     from edgekit.bundle import Bundle
 
     reports: list[VerifyReport] = []
@@ -44,7 +46,43 @@ def verify_bundle(
             if sample is not None:
                 model = _model_of(bundle, variant)
                 reports.append(compare_on(model, sample, recipe.tolerance, _name(bundle, variant)))
+        reports += _on_ladders(bundle)
     return tuple(reports)
+
+
+def _on_ladders(bundle: Bundle) -> Iterator[VerifyReport]:
+    """Each ladder on each of its test vectors, stage after stage, as a runtime runs it."""
+    counts: dict[Engine, int] = {}
+    for ladder in bundle.manifest.ladders:
+        index = counts.get(ladder.engine, 0)
+        counts[ladder.engine] = index + 1
+        for number, vector in enumerate(ladder.test_vectors):
+            started = time.perf_counter()
+            subject = f"Ladder '{ladder.id}' of {bundle.path.name}"
+            image = _array(bundle, vector.inputs[0])
+            got = isolate.call(f"{__name__}:_exits", str(bundle.path), ladder.engine, index, image, subject=subject)
+            if not isinstance(got, dict):
+                raise InternalError(f"The child process returned a {type(got).__name__} instead of arrays.")
+            outputs = compare_outputs({blob.name: _array(bundle, blob) for blob in vector.outputs}, got,
+                                      vector.tolerance)
+            yield VerifyReport(subject, f"test vector {number}", vector.tolerance, outputs,
+                               all(output.passed for output in outputs), time.perf_counter() - started)
+
+
+def _exits(path: str, engine: Engine, index: int, image: Array) -> dict[str, Array]:
+    """The logits of every stage of a ladder, by name; run in a child process, which checks the hashes again."""
+    from edgekit.bundle import Bundle
+    from edgekit.runtime.inputs import to_stored
+    from edgekit.runtime.stages import Pass, StagedNetwork
+
+    network = StagedNetwork(Bundle.open(path), engine, 1)
+    try:
+        stages = network.ladders[index].stages
+        spec = stages[0].inputs[0]
+        walk = Pass(network, {index: to_stored((spec,), {spec.name: image})[spec.name]})
+        return {stage.logits: np.array(walk.advance(index, number, None)) for number, stage in enumerate(stages)}
+    finally:
+        network.close()
 
 
 def _on_vector(bundle: Bundle, variant: Variant, vector: TestVector, number: int) -> VerifyReport:

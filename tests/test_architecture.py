@@ -23,6 +23,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "edgekit/atomic.py": (set(), {"edgekit.errors"}),
     "edgekit/isolate.py": (set(), {"edgekit.errors"}),
     "edgekit/bundle": ({"numpy", "msgspec", "cryptography"}, FOUNDATION | {"edgekit.bundle", "edgekit.atomic"}),
+    "edgekit/plan": ({"numpy", "msgspec"}, {"edgekit.artifacts", "edgekit.errors", "edgekit.bundle.adaptive",
+                                            "edgekit.plan"}),
     "runtimes/python": ({"numpy", "PIL"} | ENGINES, FOUNDATION | {"edgekit.bundle", "edgekit.runtime"}),
     "device_profiles": ({"numpy", "msgspec"}, {"edgekit.errors", "edgekit.artifacts", "edgekit.device_profiles"}),
 }

@@ -11,6 +11,7 @@ from edgekit.converters.onnx_to_litert.fold_scale import fold_scale_into_dense
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor, is_static, walk
 from edgekit.converters.onnx_to_litert.merge_factors import merge_factors
 from edgekit.converters.onnx_to_litert.quantized import fuse_quantized
+from edgekit.converters.onnx_to_litert.reuse_concat import reuse_concat
 from edgekit.converters.onnx_to_litert.shuffle import split_shuffles
 from edgekit.errors import InternalError
 
@@ -251,6 +252,7 @@ FUSIONS = (
     fuse_quantized,
     track_channels,
     split_shuffles,
+    reuse_concat,
     drop_dead_ops,
 )
 

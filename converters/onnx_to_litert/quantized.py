@@ -30,10 +30,33 @@ _FIXED = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 
 
 def fuse_quantized(graph: Graph) -> int:
     """Run ops between dequantized operands and a quantized result on int8; how many were turned."""
+    _spread_parameters(graph)
     if not any(op.kind == "QUANTIZE" for op in graph.ops):
         return 0
     _make_signed(graph)
     return _Fuser(graph).run()
+
+
+def _spread_parameters(graph: Graph) -> None:
+    """Give a moved tensor of integers the scale of what it was moved from, or moves to.
+
+    XNNPACK takes an op by the parameters of its operand, and then cannot prepare when the result has none.
+    """
+    moves = [op for op in graph.ops if op.kind in _KEEPS and op.kind != "CONCATENATION"]
+    for op in moves:
+        source = op.inputs[_KEEPS[op.kind]]
+        for out in op.outputs:
+            _share_parameters(source, out)
+    for op in reversed(moves):
+        source = op.inputs[_KEEPS[op.kind]]
+        if source is not None:
+            _share_parameters(op.outputs[0], source)
+
+
+def _share_parameters(known: Tensor | None, other: Tensor) -> None:
+    alike = known is not None and known.dtype == other.dtype and other.dtype in (np.int8, np.uint8)
+    if known is not None and alike and other.quantization is None and other.data is None:
+        other.quantization = known.quantization
 
 
 def _make_signed(graph: Graph) -> None:

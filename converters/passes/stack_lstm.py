@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["stack_lstm"]
 
-#: up to this many multiplications in a step (batch x hidden sizes squared), a step's fixed cost outweighs the zeros in
-#: the joint matrix. CPU time on x86, one thread, over two loops: 0.64 at 64 x 64, 0.88 at 128 x 128, 1.11 at 192 x 192
-_MOST_WORK = 128 * 128
-#: the same where ``ops/stacked_cells`` leaves the zeros out: 0.62 at 64 x 64, 0.87 at 192 x 192, 1.06 at 256 x 256
-_MOST_WORK_OF_HALVES = 224 * 224
+# Up to which hidden size of both layers together a step's fixed cost outweighs the zeros in the joint matrix. The
+# figures are CPU time on x86 (one thread, 50 steps), one loop over two loops; files alike differ by up to 0.05.
+#: a batch of one and layers of equal size, of whose matrix ``ops/stacked_cells`` leaves the zeros out: 0.62 at 64, 0.79
+#: at 128, 0.85 at 192, 0.93 at 224, 0.98 at 240, 1.06 at 256, 1.19 at 384
+_LARGEST_OF_HALVES = 224
+#: a batch of one and layers of different sizes: 0.64 at 64, 0.88 at 128, 0.96 at 160, 1.10 at 192, 1.44 at 256
+_LARGEST_OF_ONE = 144
+#: larger batches: at 64 0.85 (of 2), 0.78 (4), 0.89 (8), 0.88 (16), 0.92 (64); at 80 0.97 (2), 0.84 (4), 0.96 (16); at
+#: 128 1.17 (2), 1.07 (4), 1.12 (8)
+_LARGEST_OF_MORE = 80
+#: still larger ones were not measured
+_LARGEST_BATCH = 64
 #: fewer steps than this are not worth a loop of one more
 _FEWEST_STEPS = 4
 #: below it the second layer's state before the first step would be too large a number
@@ -79,9 +86,10 @@ def _pair(second: ir.Node, opset: int) -> ir.Node | None:
         return None
     steps, batch = static_dim(node.inputs[0], 0), static_dim(node.inputs[0], 1)
     hidden = [part.attributes.get_int("hidden_size", 0) for part in (node, second)]
-    most = _MOST_WORK_OF_HALVES if batch == 1 and hidden[0] == hidden[1] else _MOST_WORK
-    worth = batch is not None and batch * sum(hidden) ** 2 <= most and (steps is None or steps >= _FEWEST_STEPS)
-    return node if worth else None
+    if batch is None or batch > _LARGEST_BATCH or (steps is not None and steps < _FEWEST_STEPS):
+        return None
+    largest = _LARGEST_OF_MORE if batch > 1 else _LARGEST_OF_HALVES if hidden[0] == hidden[1] else _LARGEST_OF_ONE
+    return node if sum(hidden) <= largest else None
 
 
 def _merge(model: ir.Model, first: ir.Node, second: ir.Node, opset: int) -> bool:

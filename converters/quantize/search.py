@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import msgspec
 
 from edgekit.artifacts import LiteRTModel
 from edgekit.converters.quantize.apply import needs_ranges
+from edgekit.converters.quantize.goal import Goal
 from edgekit.converters.quantize.notes import about_judgement
 from edgekit.converters.quantize.plan import Plan, combined, small, without_left_out
-from edgekit.converters.quantize.quality import MAX_DB
 from edgekit.converters.quantize.samples import Samples
 from edgekit.converters.quantize.sensitivity import Layer, to_keep
-from edgekit.converters.quantize.workbench import Model, Quality, Trial, Workbench
-from edgekit.errors import BadRecipe
+from edgekit.converters.quantize.workbench import Model, Trial, Workbench
 from edgekit.recipe import QuantRecipe
 
 __all__ = ["Goal", "Search", "Step", "search", "search_on"]
@@ -34,45 +32,8 @@ _PAYS = 0.98
 _EQUAL = 1.03
 #: adaptive rounding and corrected biases must bring so much to be worth their place in the recipe
 _HELPS_DB = 0.2
-#: what the SQNR on the samples must be above the one wanted, because other inputs differ from them
-_MARGIN_DB = 1.0
 _ROUNDS = 2
 _FINALISTS = 5
-
-
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted: the fastest or the smallest file whose quality is good enough.
-
-    With ``max_drop_points`` a classifier may lose so many points of top-1 accuracy (with labels), or answer otherwise
-    than the float file on so many percent of the samples (without); one sample may always differ. With
-    ``min_agreement`` (0 to 1) that part of its answers must also be the float file's. Otherwise, and for other
-    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``, and 1 dB more on the samples.
-    """
-
-    objective: Literal["latency", "size"] = "latency"
-    min_sqnr_db: float = 30.0
-    max_drop_points: float | None = None
-    max_seconds: float = 120.0
-    min_agreement: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_sqnr_db < MAX_DB:
-            raise BadRecipe(f"The lowest SQNR is {self.min_sqnr_db} dB.", f"It must lie between 0 and {MAX_DB:g}.")
-        if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
-            raise BadRecipe(f"The largest drop is {self.max_drop_points} points.", "It must lie between 0 and 100.")
-        if not 0 <= self.min_agreement <= 1:
-            raise BadRecipe(f"The lowest agreement is {self.min_agreement}.", "It must lie between 0 and 1.")
-
-    def met(self, quality: Quality) -> bool:
-        """Whether ``quality`` is good enough."""
-        if self.max_drop_points is None or quality.agreement is None:
-            return quality.sqnr_db >= self.min_sqnr_db + _MARGIN_DB
-        if round((1 - quality.agreement) * quality.samples) > max(1.0, (1 - self.min_agreement) * quality.samples):
-            return False
-        if quality.drop_points is not None:
-            return quality.drop_points <= self.max_drop_points
-        other = round((1 - quality.agreement) * quality.samples)
-        return other <= max(1.0, quality.samples * self.max_drop_points / 100)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -176,6 +137,7 @@ class _Run:
         self.mended_db: float | None = None  # what adaptive rounding and corrected biases brought
         self.cut: set[str] = set()  # kinds of which XNNPACK left out some when they were static
         self._made: set[object] = set()
+        self._sure: set[str] = set()  # names of the trials that were judged on all samples
 
     def _make(self, plans: Sequence[Plan]) -> list[Trial]:
         """New candidates; a plan that amounts to one made before is passed over."""
@@ -230,7 +192,7 @@ class _Run:
             if best is None or best.speed is None or self._late():
                 return
             made = self._make(self.bench.flips(best.plan, self.cut))
-            timed = self._time([trial for trial in made if self.goal.met(trial.quality)] + [best])
+            timed = self._time([trial for trial in made if self._met(trial)] + [best])
             if self._late():
                 return
             now = next((trial for trial in timed if trial.name == best.name), best)
@@ -244,13 +206,16 @@ class _Run:
     def raise_quality(self) -> None:
         """Keep the worst layers float in the fastest file that is not good enough, while that can still win."""
         best = self._best(self._good())
+        while best is not None and not self._passes(best):
+            best = self._best(self._good())
         limit = _ratio(best) if best is not None else 1.0
         hopeful = [trial for trial in self.trials.values()
-                   if trial.speed is not None and not self.goal.met(trial.quality) and _ratio(trial) < _PAYS * limit]
+                   if trial.speed is not None and not self._met(trial) and _ratio(trial) < _PAYS * limit]
         if self.goal.objective == "size" or not hopeful:
             return
         start = self._mended(self._with_dynamic_linear(min(hopeful, key=_ratio)))
-        if self.goal.met(start.quality):
+        if self._passes(start):
+            self._time([self.trials[start.name]])
             return
         self.say(f"finding the sensitive layers of '{start.name}'")
         layers = self.bench.layers(self.bench.files[start.name])
@@ -276,7 +241,7 @@ class _Run:
         if not made or made[0].quality.sqnr_db < start.quality.sqnr_db + _HELPS_DB:
             return start
         self.mended_db = made[0].quality.sqnr_db - start.quality.sqnr_db
-        return self._time([self._judged(made[0])])[0] if self.goal.met(made[0].quality) else made[0]
+        return made[0]
 
     def _smaller(self) -> None:
         """Store the weights of the ops that stay float as integers or float16, where that is still good enough."""
@@ -285,7 +250,7 @@ class _Run:
             return
         for form in ("weight8", "float16"):
             for made in self._make([msgspec.structs.replace(best.plan, keep_as=form)]):
-                if not made.failure and self.goal.met(made.quality) and self.goal.met(self._judged(made).quality):
+                if not made.failure and self._passes(made):
                     self._time([self.trials[made.name], best])
                     return
 
@@ -316,9 +281,8 @@ class _Run:
         made = self._make([start.plan.changed({}, keep=kept)])
         if not made or made[0].failure:
             return False
-        if self.goal.met(made[0].quality):  # on few samples; what is only just enough may not be so on all
-            made = [self._judged(made[0])]
-        met = self.goal.met(made[0].quality)
+        met = self._passes(made[0])
+        made = [self.trials[made[0].name]]
         timed = self._time(made) if met else made
         self.steps.append(Step(kept, made[0].quality.sqnr_db, timed[0].speed.ratio if timed[0].speed else None, met))
         return met
@@ -327,10 +291,21 @@ class _Run:
         """``trial`` with its quality on all samples."""
         judged = msgspec.structs.replace(trial, quality=self.bench.judge(self.bench.files[trial.name]))
         self.trials[trial.name] = judged
+        self._sure.add(trial.name)
         return judged
 
+    def _met(self, trial: Trial) -> bool:
+        """Whether ``trial`` is good enough, as far as that is known."""
+        return self.goal.met(trial.quality) if trial.name in self._sure else self.goal.possible(trial.quality)
+
+    def _passes(self, trial: Trial) -> bool:
+        """Whether ``trial`` is good enough on all samples, on which it is judged if it may be."""
+        if self._met(trial) and trial.name not in self._sure:
+            trial = self._judged(trial)
+        return self._met(trial)
+
     def _good(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if trial.speed is not None and self.goal.met(trial.quality)]
+        return [trial for trial in self.trials.values() if trial.speed is not None and self._met(trial)]
 
     def _best(self, trials: Sequence[Trial]) -> Trial | None:
         if not trials:

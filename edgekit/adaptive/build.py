@@ -17,10 +17,11 @@ import numpy as np
 
 from edgekit.adaptive.chain import run_chains
 from edgekit.adaptive.recipe import AdaptiveRecipe
+from edgekit.adaptive.split_onnx import plan_split
 from edgekit.artifacts import Array, Engine, LiteRTModel, OnnxModel, OutputError, VerifyReport
 from edgekit.bundle import SCHEMA_VERSION, Manifest, Provenance, TestVector, write_bundle
 from edgekit.bundle.adaptive import Ladder, Stage
-from edgekit.errors import BadRecipe, InternalError, UnknownName
+from edgekit.errors import BadRecipe, InternalError
 from edgekit.manifest_parts import add_blob, check_recipe, tool_versions
 from edgekit.parity import Sample, compare_outputs, reference_sample, require_passed, run_isolated
 from edgekit.recipe import BuildRecipe, ConvertRecipe
@@ -72,8 +73,8 @@ def build_adaptive(
     (N, classes) for each exit. ``calibration``, for int8: a folder of images, a file of arrays, uint8 images
     (N, H, W, 3), arrays as the network sees them (for a single resolution), or "random". The bundle has no plan yet.
 
-    Before anything is written, the stages in a row are run on the test vectors: fp32 against ONNX Runtime on the source,
-    int8 against the quantized network in one piece, whose bits they must give.
+    Before anything is written, the stages in a row are run on the test vectors: fp32 against ONNX Runtime on the
+    source, int8 against the quantized network in one piece, whose bits they must give.
 
     Raises BadModel, BadRecipe, BadInput, UnknownName, UnsupportedOps, VerificationFailed, WriteFailed, MissingExtra;
     ``out`` is untouched then.
@@ -110,9 +111,7 @@ def _check(work: _Work) -> None:
     if image.shape[1] < 1:
         raise BadRecipe(f"The number of channels of the input '{image.name}' is not fixed: {list(image.shape)}.",
                         "Export the network with a fixed one.")
-    for name in work.exits:
-        if name not in outputs:
-            raise UnknownName.of("exit (output of the network)", name, outputs)
+    plan_split(model, work.exits)  # on the source, whose nodes the person knows, and before the slow stages
     for resolution in work.recipe.resolutions:
         if any(have not in (-1, want) for have, want in zip(image.shape[2:], resolution, strict=True)):
             raise BadRecipe(f"The input '{image.name}' is {list(image.shape)} and cannot take "
@@ -133,9 +132,8 @@ def _answer(work: _Work) -> _Work:
     samples = {}
     for resolution in work.recipe.resolutions:
         shapes = _shapes(work, resolution)
-        samples[resolution] = tuple(
-            (inputs, {name: outputs[name] for name in work.exits})
-            for inputs, outputs in (reference_sample(work.model, shapes, seed) for seed in range(work.recipe.test_vectors)))
+        drawn = [reference_sample(work.model, shapes, seed) for seed in range(work.recipe.test_vectors)]
+        samples[resolution] = tuple((inputs, {name: outputs[name] for name in work.exits}) for inputs, outputs in drawn)
     for name in work.exits:
         logits = samples[work.recipe.resolutions[0]][0][1][name]
         if logits.ndim != 2 or logits.dtype != np.float32:
@@ -189,7 +187,7 @@ def _ort_ladders(work: _Work) -> _Work:
     for number, name in enumerate(work.exits):
         shared = shared_graph([made[number].data for made in models.values()])
         for resolution, made in models.items():
-            entry = f"models/ort-fp32-s{number}.onnx" if shared else f"models/ort-fp32-{_prefix(resolution)}s{number}.onnx"
+            entry = f"models/ort-fp32-{'' if shared else _prefix(resolution)}s{number}.onnx"
             blobs[entry] = shared or made[number].data
             stages[resolution].append(Stage(entry, "", made[number].inputs, made[number].outputs, name))
     if weights.data:

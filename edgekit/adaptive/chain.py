@@ -13,7 +13,7 @@ from edgekit.bundle.adaptive import Ladder, Stage
 from edgekit.errors import EngineError, InternalError, MissingExtra
 from edgekit.runtime.inputs import contiguous, to_onnx, to_stored
 
-__all__ = ["RunStage", "open_ladders", "run_chains"]
+__all__ = ["run_chains"]
 
 Arrays = dict[str, Array]
 RunStage = Callable[[Stage, Arrays], Mapping[str, Array]]
@@ -34,14 +34,6 @@ def run_chains(
     if not isinstance(result, list):
         raise InternalError(f"The child process returned a {type(result).__name__} instead of arrays.")
     return result
-
-
-def open_ladders(ladders: Sequence[Ladder], files: Mapping[str, bytes]) -> list[RunStage]:
-    """What runs a stage of each of ``ladders`` (all of one engine) in this process: (stage, its inputs as stored) ->
-    its outputs. ``files`` holds the entries that the ladders name. Raises EngineError, MissingExtra.
-    """
-    engine = _LiteRT(dict(files)) if ladders[0].engine == "litert" else _Ort(dict(files))
-    return [engine.opened(ladder) for ladder in ladders]
 
 
 def _run(ladders: list[Ladder], files: dict[str, bytes], images: list[list[Array]]) -> list[list[Arrays]]:

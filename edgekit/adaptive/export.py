@@ -28,8 +28,24 @@ def export_exits(
     """
     count = _count_exits(network, example)
     names = tuple(f"exit{number}" for number in range(count))
-    return export(network, example, ExportRecipe(dynamic_batch=dynamic_batch, dynamic_hw=dynamic_hw,
+    return export(_taking_one(network), example, ExportRecipe(dynamic_batch=dynamic_batch, dynamic_hw=dynamic_hw,
                                                  input_names=("image",), output_names=names))
+
+
+def _taking_one(network: torch.nn.Module) -> torch.nn.Module:
+    """``network`` with a ``forward`` of one argument: torch.export wants the dynamic sizes of ``*inputs`` otherwise."""
+    import torch
+
+    class TakingOne(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            outputs: tuple[torch.Tensor, ...] = self.network(image)
+            return outputs
+
+    return TakingOne()
 
 
 def _count_exits(network: torch.nn.Module, example: torch.Tensor) -> int:

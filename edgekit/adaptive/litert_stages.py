@@ -42,8 +42,8 @@ def pack_stages(models: Mapping[str, LiteRTModel], exits: Sequence[str]) -> tupl
         LiteRTModel, dict[str, tuple[Signature, ...]]]:
     """One file with the signatures "{name}s{stage}" for each of ``models`` by name, constants stored once.
 
-    A model has one signature, whose outputs hold ``exits`` (from shallow to deep). Stage k takes inputs of the model and
-    outputs of earlier stages; its last output is exit k. Also returned: the signatures of each model, stage by stage.
+    A model has one signature, whose outputs hold ``exits`` (from shallow to deep). Stage k takes inputs of the model
+    and outputs of earlier stages; its last output is exit k. Also returned: the signatures of each model, by stage.
 
     Raises UnknownName and BadRecipe as ``edgekit.adaptive.stages.plan_stages``, BadRecipe for a model with control flow
     and BadModel for one that is damaged.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgekit.adaptive.stages import Op, plan_stages
+from edgekit.adaptive.stages import Op, StagePlan, plan_stages
 from edgekit.artifacts import OnnxModel
 from edgekit.converters.onnx_model import parse_onnx
 from edgekit.errors import UnknownName
@@ -16,7 +16,7 @@ from edgekit.graph.cut import cut, reads
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["StageGraph", "split"]
+__all__ = ["StageGraph", "plan_split", "split"]
 
 _CHEAP = frozenset({"Relu", "Clip", "LeakyRelu", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
                     "Constant", "DequantizeLinear"})
@@ -46,12 +46,17 @@ def split(model: OnnxModel, exits: Sequence[str]) -> tuple[StageGraph, ...]:
     Raises UnknownName for an exit that is not an output; BadRecipe where exits are out of order or not on one path, a
     stage would be empty, or the type of a carried value is not known.
     """
+    plans = plan_split(model, exits)
+    return tuple(StageGraph(cut(model, plan.inputs, plan.outputs), plan.logits) for plan in plans)
+
+
+def plan_split(model: OnnxModel, exits: Sequence[str]) -> tuple[StagePlan, ...]:
+    """Which nodes ``split`` would put into which stage. Raises as ``split``, but for types."""
     outputs = [spec.name for spec in model.outputs]
     for name in exits:
         if name not in outputs:
             raise UnknownName.of("exit (output of the network)", name, outputs)
-    plans = plan_stages(_ops(parse_onnx(model.data).graph), [spec.name for spec in model.inputs], exits)
-    return tuple(StageGraph(cut(model, plan.inputs, plan.outputs), plan.logits) for plan in plans)
+    return plan_stages(_ops(parse_onnx(model.data).graph), [spec.name for spec in model.inputs], exits)
 
 
 def _ops(graph: onnx.GraphProto) -> list[Op]:

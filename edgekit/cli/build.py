@@ -104,7 +104,7 @@ def build(
     load_key(key)  # before the work, not after it
     refuse_same_file(source, output)
     with frame.working(f"Building {output}"):
-        target, more = (build_adaptive_file, (options["calibrate"],)) if adaptive else (build_file, ())
+        target, more = (build_adaptive_file, (options["calibration"],)) if adaptive else (build_file, ())
         manifest = frame.guarded(f"{target.__module__}:{target.__name__}", source, output, recipe, key, *more,
                                  subject=f"Building '{output}'")
     assert isinstance(manifest, Manifest)

@@ -14,7 +14,7 @@ from edgekit.adaptive.recipe import AdaptiveRecipe
 from edgekit.bundle.check import ITEM_BYTES
 from edgekit.bundle.manifest import Manifest
 from edgekit.cli.files import megabytes
-from edgekit.cli.options import PATH, load_key
+from edgekit.cli.options import load_key
 from edgekit.cli.tables import grid
 from edgekit.errors import BadRecipe
 
@@ -53,9 +53,9 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 def adaptive_options(function: F) -> F:
-    """``--resolutions``, ``--exits``, ``--precision``, ``--calibrate``."""
+    """``--resolutions``, ``--exits``, ``--precision``, ``--data``."""
     for option in (
-        click.option("--calibrate", metavar="DATA",
+        click.option("--data", "--calibration", "calibration", metavar="DATA",
                      help="For int8: a folder of images, a .npz or .npy file (uint8 images, or arrays as the network "
                           "sees them), or random."),
         click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Of an adaptive bundle's stages."),
@@ -72,9 +72,9 @@ def is_adaptive(options: dict[str, Any]) -> bool:
     """Whether the person asks for an adaptive bundle. Raises BadRecipe for options that need --resolutions."""
     if options["resolutions"] is not None:
         return True
-    for name in ("exits", "precision", "calibrate"):
+    for name, shown in (("exits", "--exits"), ("precision", "--precision"), ("calibration", "--data")):
         if options[name] is not None:
-            raise BadRecipe(f"--{name} is for adaptive bundles.", "Give --resolutions, such as --resolutions 160,224.")
+            raise BadRecipe(f"{shown} is for adaptive bundles.", "Give --resolutions, such as --resolutions 160,224.")
     return False
 
 

@@ -13,7 +13,7 @@ from edgekit.cli.files import megabytes
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, public_key_options
 from edgekit.errors import BadRecipe
-from edgekit.graph.model_facts import BundleFacts, ModelFacts
+from edgekit.graph.model_facts import BundleFacts, ModelFacts, PlanFacts
 from edgekit.report.placed import PlacementReport
 
 if TYPE_CHECKING:
@@ -91,8 +91,21 @@ def _bundle_text(bundle: BundleFacts, signature_checked: bool) -> str:
              f" with {', '.join(f'{name} {version}' for name, version in bundle.tools.items())}",
              f"{bundle.test_vectors} test vector(s)"]
     lines += [f"variant {' '.join(each)}" for each in bundle.variants]
+    lines += [f"ladder  {each.id} {each.engine} {each.format} {each.precision}: {each.resolution[0]} x "
+              f"{each.resolution[1]}, {each.stages} stage(s), {each.classes} classes, "
+              f"{each.test_vectors} test vector(s)" for each in bundle.ladders]
+    if bundle.plan is not None:
+        lines += _plan_lines(bundle.plan)
     lines += [f"entry   {size:>12,} bytes  {name}" for name, size in bundle.entries]
     return "\n".join(lines)
+
+
+def _plan_lines(plan: PlanFacts) -> list[str]:
+    points = ", then ".join(f"{ladder} to stage {stage}" for ladder, stage in plan.points)
+    return [f"plan    for {plan.device} ({plan.engine}, times {plan.source}), {plan.objective}: {plan.routes} route(s)",
+            f"        route {plan.default} by default: {points}",
+            f"        promised: accuracy {plan.accuracy:.4f}, {plan.mean_ms:.3g} ms (95th percentile "
+            f"{plan.p95_ms:.3g} ms)"]
 
 
 @verb("inspect", draw=_draw)

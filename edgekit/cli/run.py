@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 import msgspec
 
-from edgekit.artifacts import Array, Engine
+from edgekit.artifacts import Array, Engine, StepTaken
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, engine_option, public_key_options
 from edgekit.errors import BadInput
@@ -42,7 +42,10 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """The prediction. ``label``, ``score`` and ``top`` are null, null and empty where the bundle has no labels."""
+    """The prediction. ``label``, ``score`` and ``top`` are null, null and empty where the bundle has no labels.
+
+    ``route`` and ``steps`` are null and empty unless the plan of an adaptive bundle decided.
+    """
 
     bundle: str
     input: str
@@ -59,6 +62,8 @@ class Run(msgspec.Struct, frozen=True):
     latency_ms: float
     reason: str
     outputs: tuple[Output, ...]
+    route: int | None = None
+    steps: tuple[StepTaken, ...] = ()
 
 
 def _draw(result: Run) -> RenderableType:
@@ -79,6 +84,9 @@ def _draw(result: Run) -> RenderableType:
             shown = "" if output.values is None else _shortened(str(output.values))
             table.add_row(Text(output.name), output.dtype, " x ".join(map(str, output.shape)) or "scalar", Text(shown))
         parts.append(table)
+    if result.steps:
+        parts.append(Text(f"\nroute {result.route}: " + ", then ".join(
+            f"{step.ladder} to stage {step.stage} (confidence {step.confidence:.2f})" for step in result.steps)))
     at = f" at {result.resolution[0]} x {result.resolution[1]}" if result.resolution else ""
     parts.append(Text(f"\n{result.latency_ms:.2f} ms for this first run on {result.engine_version}{at}"
                       f"; {result.reason}"))
@@ -106,22 +114,24 @@ def _resolution(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--resolution", callback=_resolution, metavar="HxW",
               help="Size of the network's input, where it is free.")
 @click.option("--top", type=int, default=5, show_default=True, help="Answers of a classifier to give.")
-@click.option("--deadline-ms", type=float, help="Say in the answer when it came later than this.")
+@click.option("--deadline-ms", type=float, help="Stop an adaptive network in time; say when the answer came later.")
 @click.option("--save", type=PATH, metavar="OUT.npz", help="Write the outputs as named arrays.")
+@click.option("--plan", type=PATH, metavar="FILE.edgeplan", help="Go by this plan, not by the bundle's own.")
 @public_key_options
 def run(
     frame: Frame, bundle: Path, source: Path, engine: str, threads: int, resolution: tuple[int, int] | None, top: int,
-    deadline_ms: float | None, save: Path | None, public_key: Path | None, require_signature: bool,
+    deadline_ms: float | None, save: Path | None, plan: Path | None, public_key: Path | None, require_signature: bool,
 ) -> Run:
     """Load a bundle and run it on one input.
 
     An image goes through the preprocessing that the bundle describes. An array has the shape and dtype of the ONNX
-    network's input; several inputs come as one .npz file with their names.
+    network's input; several inputs come as one .npz file with their names, those of an adaptive bundle's ladders by
+    their ids.
     """
     from edgekit.runtime import RuntimeOptions, load
 
     options = RuntimeOptions(threads=threads, public_key=public_key, require_signature=require_signature,
-                             resolution=resolution, top=top)
+                             resolution=resolution, top=top, plan=plan)
     with frame.working(f"Running {bundle}"):
         x = _read(source)
         with load(bundle, cast("Literal['auto', 'litert', 'ort']", engine), options) as runtime:
@@ -153,12 +163,14 @@ def _read(source: Path) -> Array | Mapping[str, Array]:
 
 def _result(bundle: Path, source: Path, runtime: Runtime, prediction: Prediction) -> Run:
     return Run(
-        bundle=str(bundle), input=str(source), variant=runtime.variant.id, engine=runtime.engine,
+        bundle=str(bundle), input=str(source),
+        variant=prediction.steps[-1].ladder if prediction.steps else runtime.variant.id, engine=runtime.engine,
         engine_version=runtime.engine_version, signed=runtime.signed, signature_checked=runtime.signature_checked,
         label=prediction.label, score=prediction.score,
         top=tuple(Answer(label, score) for label, score in prediction.top), exit=prediction.exit,
         resolution=prediction.resolution, latency_ms=prediction.latency_ms, reason=prediction.reason,
         outputs=tuple(_output(name, array) for name, array in prediction.outputs.items()),
+        route=prediction.route, steps=prediction.steps,
     )
 
 

@@ -14,10 +14,10 @@ import msgspec
 
 from edgekit import isolate
 from edgekit.artifacts import Engine, TensorSpec
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, Ladder, Manifest, Plan, ladders_of
 from edgekit.errors import BadModel, EdgeKitError, InternalError, MissingExtra
 from edgekit.graph.facts_tflite import describe_tflite
-from edgekit.graph.model_facts import BundleFacts, ModelFacts, SignatureFacts
+from edgekit.graph.model_facts import BundleFacts, LadderFacts, ModelFacts, PlanFacts, SignatureFacts
 
 __all__ = ["BundleFacts", "ModelFacts", "SignatureFacts", "inspect_model"]
 
@@ -133,7 +133,35 @@ def _bundle_facts(path: Path) -> ModelFacts:
             source_name=manifest.provenance.source_name,
             source_sha256=manifest.provenance.source_sha256,
             tools=manifest.provenance.tools,
+            ladders=tuple(_ladder_facts(each) for each in manifest.ladders),
+            plan=_plan_facts(bundle.plan(), manifest),
         )
-    first = manifest.variants[0]
-    return ModelFacts("edge", path.stat().st_size, first.inputs, first.outputs, bundle=summary,
+    inputs, outputs = _first_specs(manifest)
+    return ModelFacts("edge", path.stat().st_size, inputs, outputs, bundle=summary,
                       load_note="The engines were not tried; edgekit verify does that.")
+
+
+def _first_specs(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Of the first variant; of the image and the exits of the first ladder where there is no variant."""
+    if manifest.variants:
+        return manifest.variants[0].inputs, manifest.variants[0].outputs
+    stages = manifest.ladders[0].stages
+    return stages[0].inputs, tuple(
+        spec for stage in stages for spec in stage.outputs if spec.name == stage.logits)
+
+
+def _ladder_facts(ladder: Ladder) -> LadderFacts:
+    first = ladder.stages[0]
+    classes = next(spec.shape[1] for spec in first.outputs if spec.name == first.logits)
+    return LadderFacts(ladder.id, ladder.engine, ladder.format, ladder.precision, ladder.resolution,
+                       len(ladder.stages), classes, len(ladder.test_vectors))
+
+
+def _plan_facts(plan: Plan | None, manifest: Manifest) -> PlanFacts | None:
+    if plan is None:
+        return None
+    ladders = ladders_of(manifest, plan.engine)
+    route = plan.routes[plan.default]
+    points = tuple((ladders[step.ladder].id, step.stage) for step in route.steps)
+    return PlanFacts(plan.device, plan.engine, plan.source, plan.objective, len(plan.routes), plan.default, points,
+                     route.promise.accuracy, route.promise.mean_ms, route.promise.p95_ms)

@@ -8,7 +8,7 @@ import msgspec
 
 from edgekit.artifacts import TensorSpec
 
-__all__ = ["BundleFacts", "ModelFacts", "SignatureFacts"]
+__all__ = ["BundleFacts", "LadderFacts", "ModelFacts", "PlanFacts", "SignatureFacts"]
 
 
 class SignatureFacts(msgspec.Struct, frozen=True):
@@ -19,10 +19,41 @@ class SignatureFacts(msgspec.Struct, frozen=True):
     outputs: tuple[TensorSpec, ...]
 
 
+class LadderFacts(msgspec.Struct, frozen=True):
+    """One network of an adaptive bundle. ``resolution`` is (height, width) in pixels; ``classes`` of every exit."""
+
+    id: str
+    engine: str
+    format: str
+    precision: str
+    resolution: tuple[int, int]
+    stages: int
+    classes: int
+    test_vectors: int
+
+
+class PlanFacts(msgspec.Struct, frozen=True):
+    """The plan of an adaptive bundle, checked. ``accuracy``, ``mean_ms``, ``p95_ms``: what its default route promises.
+
+    ``points`` are the default route's steps: the ladder's id and the stage, from 0.
+    """
+
+    device: str
+    engine: str
+    source: str
+    objective: str
+    routes: int
+    default: int
+    points: tuple[tuple[str, int], ...]
+    accuracy: float
+    mean_ms: float
+    p95_ms: float
+
+
 class BundleFacts(msgspec.Struct, frozen=True):
     """The summary of a manifest. ``entries``: name and size in bytes; ``variants``: id, engine, format, precision.
 
-    ``signed`` says that a signature is there, not that it was checked. No content was hashed.
+    ``signed`` says that a signature is there, not that it was checked. No content was hashed but that of the plan.
     """
 
     name: str
@@ -35,6 +66,8 @@ class BundleFacts(msgspec.Struct, frozen=True):
     source_name: str
     source_sha256: str
     tools: dict[str, str]
+    ladders: tuple[LadderFacts, ...] = ()
+    plan: PlanFacts | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True):

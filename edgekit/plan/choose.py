@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 _SPLITS = 40  # each is used both ways round
 _DROPS = (0.0, 0.5, 1.0, 2.0, 4.0)
+_STEP = 0.0025  # neighbouring routes differ by more than that in accuracy
 
 
 @dataclass(frozen=True)
@@ -108,27 +109,28 @@ def _pick(table: Table, value: Floats, ms: Floats, recipe: PlanRecipe, drop: flo
 
 
 def measure_slack(table: Table, recipe: PlanRecipe) -> float:
-    """By how much the chosen adaptive row does worse on the blind half than on the half that chose it.
+    """By how much the chosen adaptive row does worse on the blind half than on the half that chose it; at least 0.
 
-    Against the best fixed row of the choosing half, whose luck is that of the half; for the whole data, where chance
-    weighs less by the root of 2. A fraction, at least 0.
+    Each split is used both ways round, and seen from a row that no half chose, so that one half being the easier one
+    cancels out. On the whole data chance weighs less than on a half, by the root of 2. A fraction.
     """
     if table.fixed.all():
         return 0.0
     drops: tuple[float | None, ...] = (recipe.max_drop,) if recipe.max_drop else _DROPS
     if recipe.budget_ms is not None:
         drops = (None,)
+    steady = int(np.where(table.fixed, table.whole[0], -np.inf).argmax())
     lost = []
     for seen, blind in _halves(table, recipe.seed):
         accuracy, ms = table.means(seen)
         unseen, _ = table.means(blind)
-        reference = int(np.where(table.fixed, accuracy, -np.inf).argmax())
+        best = int(np.where(table.fixed, accuracy, -np.inf).argmax())
+        adaptive = np.where(table.fixed, -np.inf, accuracy)
+        adaptive[best] = accuracy[best]  # what a drop is counted from
         for drop in drops:
-            adaptive = np.where(table.fixed, -np.inf, accuracy)
-            adaptive[reference] = accuracy[reference]
             row = _pick(table, adaptive, ms, recipe, drop)
             if row is not None and not table.fixed[row]:
-                lost.append((accuracy[row] - accuracy[reference]) - (unseen[row] - unseen[reference]))
+                lost.append((accuracy[row] - accuracy[steady]) - (unseen[row] - unseen[steady]))
     return max(0.0, float(np.mean(lost)) / math.sqrt(2)) if lost else 0.0
 
 
@@ -160,38 +162,34 @@ def _halves(table: Table, seed: int) -> Iterator[tuple[Floats, Floats]]:
 
 
 def choose_routes(table: Table, default: int, slack: float, count: int) -> list[int]:
-    """Up to ``count`` rows from cheap to dear, ``default`` among them.
+    """Up to ``count`` rows from cheap to dear: the cheapest of all, ``default``, and others around it.
 
     Promised accuracy, mean time and 95th percentile all grow from one to the next, as the runtime's controller takes
     a dearer route only where its percentile fits the budget.
     """
     accuracy, ms = table.whole
     value = accuracy - slack * ~table.fixed
-    best = int(np.lexsort((ms, -value))[0])
-    below, above = np.log(ms[default] / ms.min()), np.log(max(ms[best] / ms[default], 1.0))
+    cheapest, best = int(np.lexsort((-value, ms))[0]), int(np.lexsort((ms, -value))[0])
+    below, above = np.log(ms[default] / ms[cheapest]), np.log(max(ms[best] / ms[default], 1.0))
     lower = round((count - 1) * below / (below + above)) if below + above > 0 else 0
-    lower = min(max(lower, 1 if below > 0 else 0), count - 1)
+    lower = min(max(lower, int(below > 0)), count - 1)
     routes = [default]
-    for limit in np.geomspace(ms[default], ms.min(), lower + 1)[1:]:
+    for limit in np.geomspace(ms[default], ms[cheapest], lower + 1)[1:-1]:
         after = routes[0]
-        allowed = ((ms <= limit * (1 + 1e-9)) & (ms < ms[after]) & (value < value[after])
-                   & (table.p95_ms <= table.p95_ms[after]))
-        _insert(routes, 0, _best_of(allowed, value, ms))
+        allowed = ((ms <= limit) & (ms < ms[after]) & (table.p95_ms <= table.p95_ms[after])
+                   & (value < value[after] - _STEP) & (value > value[cheapest] + _STEP))
+        routes = [*_best_of(allowed, value, ms), *routes]
+    if lower > 0 and value[cheapest] < value[default]:
+        routes = [cheapest, *routes]
     for limit in np.geomspace(ms[default], max(ms[best], ms[default]), count - len(routes) + 1)[1:]:
         before = routes[-1]
-        allowed = ((ms <= limit * (1 + 1e-9)) & (ms > ms[before]) & (value > value[before])
-                   & (table.p95_ms >= table.p95_ms[before]))
-        _insert(routes, len(routes), _best_of(allowed, value, ms))
+        allowed = ((ms <= limit * (1 + 1e-9)) & (ms > ms[before]) & (table.p95_ms >= table.p95_ms[before])
+                   & (value > value[before] + _STEP))
+        routes = [*routes, *_best_of(allowed, value, ms)]
     return routes
 
 
-def _best_of(allowed: npt.NDArray[np.bool_], value: Floats, ms: Floats) -> int | None:
-    if not allowed.any():
-        return None
+def _best_of(allowed: npt.NDArray[np.bool_], value: Floats, ms: Floats) -> list[int]:
+    """The row of the largest value, if any is allowed."""
     rows = np.flatnonzero(allowed)
-    return int(rows[np.lexsort((ms[rows], -value[rows]))[0]])
-
-
-def _insert(routes: list[int], at: int, row: int | None) -> None:
-    if row is not None and row not in routes:
-        routes.insert(at, row)
+    return [int(rows[np.lexsort((ms[rows], -value[rows]))[0]])] if len(rows) else []

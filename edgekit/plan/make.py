@@ -144,7 +144,7 @@ def _notes(
     accuracy, ms = table.whole
     names = [_named(trials[trial].chain) for trial, _ in table.place]
     chosen = trials[table.place[default][0]]
-    notes = []
+    notes = list(observations.notes)
     if observations.labels is None:
         notes.append("There were no labels: accuracy means agreement with the dearest point.")
     if chosen.fixed:

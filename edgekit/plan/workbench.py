@@ -82,7 +82,7 @@ class Workbench:
     def _wanted(self) -> Floats:
         """What the weights are fitted to: the labels, or without any what the dearest point thinks."""
         if self.observations.labels is not None:
-            return (self._classes == self.truth[:, None]).astype(np.float32)
+            return np.asarray(self._classes == self.truth[:, None], np.float32)
         dearest = self._reduced[self.points[-1]]
         powers = np.exp(dearest - dearest.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))

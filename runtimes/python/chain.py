@@ -59,7 +59,7 @@ class LadderInput:
         spec = ladder.stages[0].inputs[0]
         self.id = ladder.id
         self._spec = spec
-        self._image = None if preprocess is None else ImageInput(spec, preprocess, ladder.resolution)
+        self.image = None if preprocess is None else ImageInput(spec, preprocess, ladder.resolution)
         self._stored = stored
         self._check = FeedCheck((spec,) if stored else in_onnx_order((spec,)))
         axes = (1, 2) if spec.layout == "nhwc" and stored else (2, 3)
@@ -67,8 +67,8 @@ class LadderInput:
 
     def __call__(self, x: Array) -> Array:
         """The image's tensor for one input, in stored order. Raises BadInput."""
-        if self._image is not None and isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 3:
-            return self._image(x)
+        if self.image is not None and isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 3:
+            return self.image(x)
         name = self._spec.name
         self._check({name: x})
         if x.shape[0] != 1 or any(x.shape[axis] != side for axis, side in self._sides.items()):

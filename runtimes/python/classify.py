@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.artifacts import Array, TensorSpec
+from edgekit.bundle import Bundle
+from edgekit.bundle.manifest import Manifest, Variant
 from edgekit.errors import BadBundle, EngineError
 
-__all__ = ["Classifier", "parse_labels", "probabilities"]
+__all__ = ["Classifier", "classifier_of", "parse_labels", "probabilities", "read_labels"]
 
 _SUM_TOLERANCE = 1e-3  # of float16 probabilities over 1000 classes
 
@@ -36,6 +38,21 @@ def probabilities(scores: Array) -> npt.NDArray[np.float64]:
         return values
     powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
+
+
+def read_labels(bundle: Bundle) -> tuple[str, ...]:
+    """The labels of a bundle, () where it has none. Raises BadBundle."""
+    entry = bundle.manifest.labels_entry
+    return parse_labels(bundle.read(entry), entry) if entry else ()
+
+
+def classifier_of(manifest: Manifest, variant: Variant, labels: tuple[str, ...], top: int) -> Classifier | None:
+    """What names the classes of a variant's first output; None where that holds none. Raises BadBundle."""
+    if manifest.task != "classification":
+        return None
+    if not labels:
+        raise BadBundle(f"The bundle '{manifest.name}' is for classification, but names no labels.")
+    return Classifier(labels, variant.outputs[0], top)
 
 
 class Classifier:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgekit.artifacts import Array
 from edgekit.bundle.adaptive import Gate, Step
 
-__all__ = ["Decision", "Moment", "StopReason", "combine", "confidence", "decide", "gate_features"]
+__all__ = ["Decision", "Floats", "Moment", "StopReason", "combine", "confidence", "decide", "gate_features", "softmax"]
 
 Floats = npt.NDArray[np.float64]
 StopReason = Literal["confident", "last", "deadline"]
@@ -72,7 +72,7 @@ def confidence(combined: Floats, step: Step, earlier: Floats | None) -> float:
     ``earlier``: the combined logits at the step before (None at the first), which only a gate looks at.
     margin: the difference of the two largest softmax probabilities; max_probability: the largest; gate: ``Gate``.
     """
-    chances = _softmax(combined)
+    chances = softmax(combined)
     if step.confidence == "max_probability":
         return float(chances.max())
     if step.confidence == "margin":
@@ -85,7 +85,7 @@ def confidence(combined: Floats, step: Step, earlier: Floats | None) -> float:
 
 def gate_features(combined: Floats, earlier: Floats | None) -> tuple[float, float, float, float, float]:
     """What a ``Gate`` looks at: margin, largest, second, entropy in nats, agreement with the step before (or 0.5)."""
-    chances = _softmax(combined)
+    chances = softmax(combined)
     first, second = _two_largest(chances)
     positive = chances[chances > 0]
     entropy = float(-(positive * np.log(positive)).sum())
@@ -98,7 +98,8 @@ def _gate(features: Sequence[float], gate: Gate) -> float:
     return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
 
 
-def _softmax(values: Floats) -> Floats:
+def softmax(values: Floats) -> Floats:
+    """The probabilities of logits, which may be large."""
     powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
 

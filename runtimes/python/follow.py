@@ -22,9 +22,9 @@ _NOT_FINITE = "the scores are not finite"
 class Walk(NamedTuple):
     """What ``follow`` needs from outside.
 
-    ``advance(step)`` runs a step for the inputs that are left and returns their logits (inputs, classes); ``keep(rows)``
-    leaves only those rows; ``next_ms(step)`` is what a step is expected to take for one input; ``elapsed_ms()`` the time
-    since the call.
+    ``advance(step)`` runs a step for the inputs that are left and returns their logits (inputs, classes);
+    ``keep(rows)`` leaves only those rows; ``next_ms(step)`` is what a step is expected to take for one input;
+    ``elapsed_ms()`` the time since the call.
     """
 
     route: Route

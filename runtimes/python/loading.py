@@ -10,9 +10,10 @@ from typing import Literal, get_args
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import Manifest, Variant
 from edgekit.errors import BadBundle, EngineError, MissingExtra, UnknownName
+from edgekit.runtime.adaptive_loading import adaptive_engine, open_adaptive, plan_for
 from edgekit.runtime.agreement import compare_specs
 from edgekit.runtime.choose import best_variants, image_axes
-from edgekit.runtime.classify import Classifier, parse_labels
+from edgekit.runtime.classify import classifier_of, read_labels
 from edgekit.runtime.engines import ENGINES, Session, is_available, open_session
 from edgekit.runtime.options import RuntimeOptions
 from edgekit.runtime.preprocess import ImageInput
@@ -26,24 +27,39 @@ _PACKAGE = {"litert": "ai-edge-litert", "ort": "onnxruntime"}
 
 
 def load(path: Path | str, engine: _EngineChoice = "auto", options: RuntimeOptions = RuntimeOptions()) -> Runtime:
-    """Open the bundle at ``path`` and load one of its variants.
+    """Open the bundle at ``path`` and load one of its variants, or its adaptive network.
 
-    "auto" takes LiteRT when the bundle has a fitting variant for it and a package of it can be imported, else ONNX
-    Runtime.
-    Only the entries that are used (the model, the labels) are read and hashed, once, before an engine sees them.
+    An AdaptiveRuntime comes when the bundle has ladders and a plan for them (its own, or ``options.plan``), and when it
+    has nothing but ladders; unless the options name a variant or a resolution. "auto" takes the plan's engine; without
+    a plan LiteRT when the bundle has a fitting variant for it and a package of it can be imported, else ONNX Runtime.
+    Only the entries that are used (the models, the labels) are read and hashed, once, before an engine sees them.
 
     Raises BadBundle (SchemaTooNew, SignatureMismatch), BadKey, UnknownName (an engine, a resolution or a variant that
-    the bundle does not have), MissingExtra (no engine installed), EngineError.
+    the bundle does not have), MissingExtra (no engine installed), BadRecipe (a plan for a bundle without ladders),
+    EngineError.
     """
     if engine not in get_args(_EngineChoice):
         raise UnknownName.of("engine", engine, get_args(_EngineChoice))
-    with Bundle.open(path, public_key=options.public_key, require_signature=options.require_signature) as bundle:
-        engines = ENGINES if engine == "auto" else (engine,)
-        variants = best_variants(bundle.manifest, engines, options.resolution, options.variant)
-        variant = _first_available(bundle.manifest, variants) if engine == "auto" else variants[0]
-        # All that the manifest alone can have wrong is found before the engine is started.
-        loaded = _describe(bundle, variant, options)
-        session = _open(bundle, variant, options)
+    bundle = Bundle.open(path, public_key=options.public_key, require_signature=options.require_signature)
+    try:
+        plan = plan_for(bundle, options)
+        chosen = adaptive_engine(bundle.manifest, engine, plan, options)
+        if chosen is not None:
+            return open_adaptive(bundle, chosen, plan if plan and plan.engine == chosen else None, options)
+    except BaseException:
+        bundle.close()
+        raise
+    with bundle:
+        return _load_variant(bundle, engine, options)
+
+
+def _load_variant(bundle: Bundle, engine: _EngineChoice, options: RuntimeOptions) -> Runtime:
+    engines = ENGINES if engine == "auto" else (engine,)
+    variants = best_variants(bundle.manifest, engines, options.resolution, options.variant)
+    variant = _first_available(bundle.manifest, variants) if engine == "auto" else variants[0]
+    # All that the manifest alone can have wrong is found before the engine is started.
+    loaded = _describe(bundle, variant, options)
+    session = _open(bundle, variant, options)
     try:
         compare_specs(f"variant '{variant.id}'", "input", variant.inputs, session.inputs)
         compare_specs(f"variant '{variant.id}'", "output", variant.outputs, session.outputs)
@@ -66,10 +82,9 @@ def _first_available(manifest: Manifest, variants: Sequence[Variant]) -> Variant
 
 def _describe(bundle: Bundle, variant: Variant, options: RuntimeOptions) -> Loaded:
     manifest = bundle.manifest
-    labels_entry = manifest.labels_entry
-    labels = parse_labels(bundle.read(labels_entry), labels_entry) if labels_entry else ()
+    labels = read_labels(bundle)
     resolution = _resolution(manifest, variant, options.resolution)
-    return Loaded(manifest, variant, labels, _classifier(manifest, variant, labels, options.top),
+    return Loaded(manifest, variant, labels, classifier_of(manifest, variant, labels, options.top),
                   _image_input(manifest, variant, resolution), resolution, bundle.signed, bundle.signature_checked)
 
 
@@ -94,14 +109,6 @@ def _image_input(manifest: Manifest, variant: Variant, resolution: tuple[int, in
         raise BadBundle(f"The manifest asks for image preprocessing, but variant '{variant.id}' has "
                         f"{len(variant.inputs)} inputs.")
     return ImageInput(variant.inputs[0], manifest.preprocess, resolution)
-
-
-def _classifier(manifest: Manifest, variant: Variant, labels: tuple[str, ...], top: int) -> Classifier | None:
-    if manifest.task != "classification":
-        return None
-    if not labels:
-        raise BadBundle(f"The bundle '{manifest.name}' is for classification, but names no labels.")
-    return Classifier(labels, variant.outputs[0], top)
 
 
 def _resolution(manifest: Manifest, variant: Variant, wanted: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from edgekit.runtime.inputs import FeedCheck, in_onnx_order, to_onnx, to_stored
 from edgekit.runtime.options import RuntimeOptions
 from edgekit.runtime.preprocess import ImageInput
 
-__all__ = ["Loaded", "Runtime"]
+__all__ = ["Loaded", "Runtime", "complaint"]
 
 
 class Loaded(NamedTuple):
@@ -103,8 +103,8 @@ class Runtime:
         latency_ms = (time.perf_counter() - begin) * 1e3
         return Prediction(
             outputs=outputs, label=top[0][0] if top else None, score=top[0][1] if top else None, top=top,
-            exit=self._loaded.exit,
-            resolution=resolution, latency_ms=latency_ms, reason=_reason(latency_ms, deadline_ms))
+            exit=self._loaded.exit, resolution=resolution, latency_ms=latency_ms,
+            reason=f"complete{complaint(latency_ms, deadline_ms)}")
 
     def close(self) -> None:
         """Free the engine's memory. Waits for a run that is under way; doing so twice is harmless."""
@@ -149,7 +149,8 @@ def _pixel_axes(loaded: Loaded) -> tuple[int, int] | None:
     return image_axes(spec) if is_image else None
 
 
-def _reason(latency_ms: float, deadline_ms: float | None) -> str:
+def complaint(latency_ms: float, deadline_ms: float | None) -> str:
+    """What to add to the reason of an answer: that it came too late, or nothing."""
     if deadline_ms is None or latency_ms <= deadline_ms:
-        return "complete"
-    return f"complete: missed deadline of {deadline_ms:g} ms by {latency_ms - deadline_ms:.3g} ms"
+        return ""
+    return f": missed deadline of {deadline_ms:g} ms by {latency_ms - deadline_ms:.3g} ms"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
@@ -13,7 +13,6 @@ from edgekit.errors import BadRecipe, UnknownName
 __all__ = ["DropPolicy", "Streamed", "stream_answers"]
 
 DropPolicy = Literal["newest", "oldest", "block"]
-_POLL_S = 0.1
 
 
 class Streamed(NamedTuple):
@@ -50,7 +49,7 @@ def _answers(run: Callable[[Array], Prediction], source: _Source) -> Iterator[St
     source.start()
     try:
         while not isinstance(item := source.take(), _End):
-            yield Streamed(item[0], run(item[1]), source.dropped)
+            yield Streamed(item[0], run(item[1]), item[2])
         if item.error is not None:
             raise item.error
     finally:
@@ -61,57 +60,57 @@ class _Source:
     """The thread that reads the frames, and the queue between it and the caller."""
 
     def __init__(self, frames: Iterable[Array], drop: DropPolicy, size: int) -> None:
-        self.dropped = 0
         self._frames = frames
         self._drop = drop
-        self._queue: queue.Queue[tuple[int, Array]] = queue.Queue(size)
+        self._size = size
+        self._waiting: deque[tuple[int, Array]] = deque()
+        self._changed = threading.Condition()
+        self._dropped = 0
         self._end: _End | None = None
-        self._stopped = threading.Event()
+        self._stopped = False
         self._thread = threading.Thread(target=self._read, name="edgekit-frames", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def take(self) -> tuple[int, Array] | _End:
-        while True:
-            # Looked at before the queue: what was put before the end is still taken out.
-            end = self._end
-            try:
-                return self._queue.get(timeout=None if end is None and self._drop is None else 0.0 if end else _POLL_S)
-            except queue.Empty:
-                if end is not None:
-                    return end
+    def take(self) -> tuple[int, Array, int] | _End:
+        """The frame that waits longest, its number, and how many were dropped by now; at last the end."""
+        with self._changed:
+            while not self._waiting and self._end is None:
+                self._changed.wait()
+            if not self._waiting and self._end is not None:
+                return self._end
+            item = self._waiting.popleft()
+            self._changed.notify_all()
+            return *item, self._dropped
 
     def stop(self) -> None:
-        self._stopped.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def _read(self) -> None:
         error: BaseException | None = None
         try:
             for number, frame in enumerate(self._frames):
-                if self._stopped.is_set():
+                if not self._put((number, frame)):
                     break
-                self._put((number, frame))
         except BaseException as raised:  # noqa: BLE001 - whatever the source raises belongs to the caller's thread
             error = raised
-        self._end = _End(error)
+        with self._changed:
+            self._end = _End(error)
+            self._changed.notify_all()
 
-    def _put(self, item: tuple[int, Array]) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL_S if self._drop == "block" else 0.0)
-            except queue.Full:
-                if self._drop == "newest":
-                    self.dropped += 1
-                    return
-                if self._drop == "oldest":
-                    self._drop_oldest()
-            else:
-                return
-
-    def _drop_oldest(self) -> None:
-        try:
-            self._queue.get_nowait()
-        except queue.Empty:  # the caller has just taken it
-            return
-        self.dropped += 1
+    def _put(self, item: tuple[int, Array]) -> bool:
+        """Whether to go on reading."""
+        with self._changed:
+            while self._drop == "block" and len(self._waiting) >= self._size and not self._stopped:
+                self._changed.wait()
+            full = len(self._waiting) >= self._size
+            self._dropped += full
+            if full and self._drop == "oldest":
+                self._waiting.popleft()
+            if not full or self._drop == "oldest":
+                self._waiting.append(item)
+            self._changed.notify_all()
+            return not self._stopped

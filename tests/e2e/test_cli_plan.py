@@ -136,6 +136,10 @@ def test_a_device_profile_predicts_the_stages(made: Path) -> None:
     assert seen.device == "raspberry-pi-4-ncnn-cpu-1t"
     small, large = seen.stage_ms
     assert all(one < other for one, other in zip(small, large, strict=True))
+    assert "Times are predicted for raspberry-pi-4" in make_plan(seen, PlanRecipe(max_steps=1)).notes[0]
+    onnx = observe(made / "in.edge", made / "val.npz", ObserveOptions(engine="ort", device=seen.device, limit=100))
+    for one, other in zip(onnx.stage_ms, seen.stage_ms, strict=True):
+        assert 0.3 < sum(one) / sum(other) < 3  # the same network in two formats
     with pytest.raises(UnknownName, match="toaster"):
         observe(made / "in.edge", made / "val.npz", ObserveOptions(device="toaster"))
 

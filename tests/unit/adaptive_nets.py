@@ -50,8 +50,9 @@ class Net:
         """Mean over space and a linear layer; ``by_shape``: flattened by arithmetic on sizes, as exporters write it."""
         mean = self.node("GlobalAveragePool", value)
         if by_shape:
-            batch = self.node("Gather", self.node("Shape", value), self.constant(np.array([0], np.int64)), axis=0)
-            flat = self.node("Reshape", mean, self.node("Concat", batch, self.constant(np.array([-1], np.int64)), axis=0))
+            first, rest = self.constant(np.array([0], np.int64)), self.constant(np.array([-1], np.int64))
+            batch = self.node("Gather", self.node("Shape", value), first, axis=0)
+            flat = self.node("Reshape", mean, self.node("Concat", batch, rest, axis=0))
         else:
             flat = self.node("Flatten", mean)
         weight = self._rng.standard_normal((CLASSES, channels)).astype(np.float32)

@@ -112,7 +112,8 @@ def test_resolutions_and_stages_share_weights_and_scales() -> None:
         want = chain_litert(quantized[name].data, quantized[name].signatures, image(side))
         np.testing.assert_array_equal(got["exit1"], want["exit1"])
     kernel = int8_weights(model)
-    assert kernel and all(int8.data.count(bytes_) == alone.data.count(bytes_) == 1 for bytes_ in kernel)
+    assert kernel
+    assert all(int8.data.count(bytes_) == alone.data.count(bytes_) == 1 for bytes_ in kernel)
 
 
 def int8_weights(model: OnnxModel) -> list[bytes]:
@@ -135,7 +136,8 @@ def test_a_stage_of_an_onnx_graph_holds_its_own_nodes_and_weights_only() -> None
     assert kinds == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
     names = [{tensor.name for tensor in onnx.load_model_from_string(stage.model.data).graph.initializer}
              for stage in (first, second)]
-    assert names[0] and names[1] and not names[0] & names[1]
+    assert all(names)
+    assert not names[0] & names[1]
 
 
 def test_sizes_are_read_again_instead_of_carried() -> None:

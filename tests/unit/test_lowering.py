@@ -317,3 +317,15 @@ def test_the_same_graph_gives_the_same_bytes(tmp_path: Path) -> None:
         for seed in ("0", "4711")
     }
     assert len(digests) == 1
+
+@pytest.mark.parametrize("right", [(2, 7, 3), (7, 3), (7,)])
+def test_matrices_that_do_not_multiply_are_named(right: tuple[int, ...]) -> None:
+    """ONNX Runtime's quantizer writes such files when an intermediate value and a weight have one name."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4, 5])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    constant = numpy_helper.from_array(np.zeros(right, np.float32), "w")
+    product = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    graph = helper.make_graph([product], "g", [x], [y], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(UnsupportedOps, match=r"'product' \(MatMul\): its operands \[2, 4, 5\] and .* do not multiply"):
+        convert(model)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgekit.plan
 from edgekit.errors import BadInput, BadRecipe
 from edgekit.plan.ensemble import fit_gate, fit_weights, gate_scores
 from edgekit.plan.hull import hull_of
@@ -162,6 +165,17 @@ def test_weights_are_applied_to_samples_that_they_were_not_fitted_on() -> None:
     after = Workbench(changed, PlanRecipe()).view(chain).features
     np.testing.assert_array_equal(before[fold], after[fold])
     assert np.abs(before - after).max() > 1e-3
+
+
+def test_planning_touches_no_file_and_no_clock() -> None:
+    folder = Path(edgekit.plan.__file__).parent
+    modules = {name for file in folder.glob("*.py") for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+               for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import)
+                            else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])}
+    assert "edgekit.plan.observations" in modules
+    assert not {name.partition(".")[0] for name in modules} & {
+        "datetime", "io", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile", "time"}
+    assert not any("open(" in file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
 
 
 def with_changes(**changes: object) -> Observations:

@@ -147,7 +147,7 @@ NOT_STACK = [
     two_layers("starts with something", None, reading="x aw ar ab - one one",
                constants={"one": np.ones((1, BATCH, HIDDEN), np.float32)}),
     two_layers("too few steps", None, shape=(3, BATCH, WIDTH)),
-    two_layers("too much work", None, shape=(STEPS, 200, WIDTH)),
+    two_layers("too large a batch", None, shape=(STEPS, 200, WIDTH)),
     two_layers("kernel at run time", None, constants={}, more_inputs={"aw2": (1, 16, 3)}, reading="x aw2 ar ab"),
 ]  # fmt: skip
 

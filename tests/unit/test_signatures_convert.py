@@ -14,6 +14,7 @@ from edgekit.artifacts import Array, LiteRTModel, OnnxModel
 from edgekit.converters.onnx_model import describe
 from edgekit.errors import BadModel, BadRecipe, UnknownName, VerificationFailed
 from edgekit.graph.stages import split_stages, with_fixed_shapes
+from edgekit.parity import reference_sample
 from edgekit.recipe import ConvertRecipe
 from edgekit.signatures import compare_signatures, convert_signatures, parts_of, run_signatures, stages
 
@@ -119,16 +120,13 @@ def test_every_signature_is_compared(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fails_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgekit import signatures
-
     parts = {"one": (products(1), ConvertRecipe()), "two": (products(2), ConvertRecipe())}
-    real = signatures.reference_sample
 
     def altered(reference: OnnxModel, *arguments: Any, **options: Any) -> Any:
-        inputs, outputs = real(reference, *arguments, **options)
+        inputs, outputs = reference_sample(reference, *arguments, **options)
         return inputs, {name: array + (reference is parts["two"][0]) for name, array in outputs.items()}
 
-    monkeypatch.setattr(signatures, "reference_sample", altered)
+    monkeypatch.setattr("edgekit.signatures.reference_sample", altered)
     with pytest.raises(VerificationFailed, match="'two:y'") as failure:
         convert_signatures(parts, tmp_path / "m.tflite")
     assert "one:y" not in str(failure.value)

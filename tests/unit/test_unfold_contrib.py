@@ -102,5 +102,36 @@ def test_unfolded(name: str) -> None:
 
 def test_channels_last_is_refused_by_name() -> None:
     model = model_of("QLinearGlobalAveragePool", [*ONE, YS, YZ], channels_last=1)
-    with pytest.raises(UnsupportedOps, match="QLinearGlobalAveragePool.*com.microsoft"):
+    with pytest.raises(UnsupportedOps, match=r"QLinearGlobalAveragePool.*com.microsoft"):
         convert(model)
+
+
+def test_nearest_resize_of_integers() -> None:
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    resize = helper.make_node("Resize", ["x", "", "s"], ["y"], **how)
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, SHAPE)
+    y = helper.make_tensor_value_info("y", TensorProto.UINT8, None)
+    model = helper.make_model(
+        helper.make_graph([resize], "g", [x], [y], [scales]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    feeds = {"x": integers(np.uint8, *SHAPE)}
+    np.testing.assert_array_equal(run_litert(convert(model), feeds)[0], answer(model, feeds)[0])
+
+
+def test_moved_integers_keep_their_scale() -> None:
+    """XNNPACK takes a TRANSPOSE by its operand, and fails to prepare if the result has no scale."""
+    parameters = [numpy_helper.from_array(np.asarray(value), name) for value, name in ((XS, "s"), (XZ, "z"))]
+    shape = numpy_helper.from_array(np.array([2, -1], np.int64), "shape")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("Transpose", ["q"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Reshape", ["t", "shape"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "s", "z"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], [*parameters, shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    feeds = {"x": RANDOM.uniform(-4, 4, SHAPE).astype(np.float32)}
+    np.testing.assert_allclose(run_litert(convert(model), feeds)[0], answer(model, feeds)[0], atol=1e-6)

@@ -35,11 +35,12 @@ class _Plan:
 
 def resize(b: Builder, node: Node) -> View:
     """Resize / Upsample."""
-    if node.view(0).dtype in (np.int8, np.uint8) and node.text("mode", "nearest") == "nearest":
+    given = node.view(0)
+    if given.dtype in (np.int8, np.uint8) and node.text("mode", "nearest") == "nearest":
         # the numbers that are moved are exact in float32
-        wide = replace(node, inputs=[node.view(0).with_tensor(b.cast(node.view(0).tensor, np.float32)), *node.inputs[1:]])
-        moved = resize(b, wide)
-        return moved.with_tensor(b.cast(moved.tensor, node.view(0).dtype))
+        wide = given.with_tensor(b.cast(given.tensor, np.float32))
+        moved = resize(b, replace(node, inputs=[wide, *node.inputs[1:]]))
+        return moved.with_tensor(b.cast(moved.tensor, given.dtype))
     x = node.floats(0)
     if _is_computed(node):
         return resize_computed(b, node)

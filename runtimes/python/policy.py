@@ -1,0 +1,127 @@
+"""The state of an adaptive runtime, behind one lock: which route, how slow the device is, what has happened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from edgekit.bundle.adaptive import Plan
+from edgekit.errors import BadRecipe
+from edgekit.runtime.controller import Limits, choose, first_state, next_step_ms, observe
+from edgekit.runtime.follow import Answer
+from edgekit.runtime.touchup import first_touchup, from_json, note, thresholds, to_json
+
+__all__ = ["Counters", "Policy"]
+
+
+class Counters(NamedTuple):
+    """What has happened since loading.
+
+    ``exits``: answers by (ladder, stage); ``routes``: inputs by route; ``reasons``: answers by the first word of the
+    reason; ``deadline_misses``: answers after their deadline; ``budget_misses``: answers that took longer than the
+    budget (of which 5 % are to be expected); ``route_changes``; ``over_budget``: inputs for which no route was expected
+    to keep the budget.
+    """
+
+    inputs: int
+    exits: Mapping[tuple[int, int], int]
+    routes: Mapping[int, int]
+    reasons: Mapping[str, int]
+    deadline_misses: int
+    budget_misses: int
+    route_changes: int
+    over_budget: int
+
+
+class Policy:
+    """Carries the pure functions' states from input to input. Safe to call from several threads."""
+
+    def __init__(self, plan: Plan, touch_up: bool) -> None:
+        self.plan = plan
+        self._lock = threading.Lock()
+        self._limits = Limits()
+        self._state = first_state(plan)
+        self._touchup = first_touchup(plan) if touch_up else None
+        self._exits: dict[tuple[int, int], int] = {}
+        self._routes: dict[int, int] = {}
+        self._reasons: dict[str, int] = {}
+        self._deadline_misses = self._budget_misses = self._route_changes = self._over_budget = 0
+
+    def limit(self, budget_ms: float | None, thermal: int) -> None:
+        """From the next ``choose`` on. Raises BadRecipe."""
+        if budget_ms is not None and not 0 < budget_ms < float("inf"):
+            raise BadRecipe(f"The budget is {budget_ms} ms.", "It must be more than 0.")
+        if not 0 <= thermal <= 3:
+            raise BadRecipe(f"The thermal level is {thermal}.", "It must be from 0 (nominal) to 3 (critical).")
+        with self._lock:
+            self._limits = Limits(budget_ms, thermal)
+
+    def choose(self, inputs: int = 1) -> int:
+        """The index of the route for the next inputs."""
+        with self._lock:
+            before = self._state.route
+            self._state, route, fits = choose(self._state, self.plan, self._limits)
+            self._route_changes += route != before
+            self._over_budget += 0 if fits else inputs
+            self._routes[route] = self._routes.get(route, 0) + inputs
+            return route
+
+    def next_ms(self, route: int, step: int) -> float:
+        """What a step is expected to take for one input."""
+        with self._lock:
+            return next_step_ms(self._state, self.plan, self.plan.routes[route], step)
+
+    def observe(self, ladder: int, stage: int, measured_ms: float) -> None:
+        """A stage ran for one input."""
+        with self._lock:
+            self._state = observe(self._state, self.plan, ladder, stage, measured_ms)
+
+    def thresholds(self, route: int) -> tuple[float | None, ...]:
+        """The plan's, or those of the touch-up."""
+        with self._lock:
+            if self._touchup is not None:
+                return thresholds(self._touchup, self.plan.routes[route], route)
+            return tuple(step.threshold for step in self.plan.routes[route].steps)
+
+    def finish(self, route: int, answers: Sequence[Answer], latencies_ms: Sequence[float],
+               deadline_ms: float | None) -> None:
+        """Count the answers; let the thresholds learn from their confidences."""
+        steps = self.plan.routes[route].steps
+        with self._lock:
+            budget_ms = self._limits.budget_ms
+            for answer, latency_ms in zip(answers, latencies_ms, strict=True):
+                point = steps[answer.step].ladder, steps[answer.step].stage
+                self._exits[point] = self._exits.get(point, 0) + 1
+                reason = answer.reason.partition(":")[0]
+                self._reasons[reason] = self._reasons.get(reason, 0) + 1
+                self._deadline_misses += deadline_ms is not None and latency_ms > deadline_ms
+                self._budget_misses += budget_ms is not None and latency_ms > budget_ms
+                if self._touchup is not None:
+                    for step, certainty in enumerate(answer.certainties):
+                        self._touchup = note(self._touchup, route, step, certainty)
+
+    def counters(self) -> Counters:
+        """A copy."""
+        with self._lock:
+            return Counters(sum(self._exits.values()), dict(self._exits), dict(self._routes), dict(self._reasons),
+                            self._deadline_misses, self._budget_misses, self._route_changes, self._over_budget)
+
+    def export_touchup(self) -> bytes:
+        """Raises BadRecipe when it is off."""
+        with self._lock:
+            if self._touchup is None:
+                raise _off()
+            return to_json(self._touchup)
+
+    def import_touchup(self, data: bytes | None) -> None:
+        """None forgets everything. Raises BadInput, and BadRecipe when it is off."""
+        state = first_touchup(self.plan) if data is None else from_json(data, self.plan)
+        with self._lock:
+            if self._touchup is None:
+                raise _off()
+            self._touchup = state
+
+
+def _off() -> BadRecipe:
+    return BadRecipe("The touch-up is off.", "Load the bundle with RuntimeOptions(touch_up=True).")
