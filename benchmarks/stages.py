@@ -12,6 +12,7 @@ is missed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -73,12 +74,13 @@ def make_bundles(folder: str, precision: str) -> None:
     torch.manual_seed(0)
     example = torch.zeros(1, 3, _SIDES[-1], _SIDES[-1])
     network = load_lite0()
-    model = export_exits(MultiExit(network, suggest_exits(network, example, _EXITS - 1), example, ExitRecipe()), example)
+    exits = suggest_exits(network, example, _EXITS - 1)
+    model = export_exits(MultiExit(network, exits, example, ExitRecipe()), example)
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     data = images if precision == "int8" else None
     recipe = AdaptiveRecipe(resolutions=tuple((side, side) for side in _SIDES), precision=precision)  # type: ignore[arg-type]
     build_adaptive(model, Path(folder) / "ladders.edge", recipe, calibration=data)
-    for side in _SIDES:  # the last exit alone needs all of the trunk; the heads are given to it as outputs
+    for side in _SIDES:  # the last exit needs the network as it was, without the other heads
         one = msgspec.structs.replace(recipe, resolutions=((side, side),), exits=(model.outputs[-1].name,))
         build_adaptive(model, Path(folder) / f"one_{side}.edge", one, calibration=data)
     for path in Path(folder).glob("*.edge"):
@@ -169,7 +171,9 @@ def _child(folder: str, name: str, sides: str, depth: str) -> None:
 
 
 def _result(folder: Path, precision: str, rounds: int) -> Result:
-    whole_ms, until_ms = isolate.call("benchmarks.stages:measure_times", str(folder), rounds)  # type: ignore[misc]
+    times = isolate.call("benchmarks.stages:measure_times", str(folder), rounds)
+    assert isinstance(times, tuple)
+    whole_ms, until_ms = times
     last = _ladders(folder / "ladders.edge")[-1]
     carried = tuple(sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in stage.inputs)
                     for stage in last.stages[1:])
@@ -209,7 +213,7 @@ def misses(results: Sequence[Result]) -> list[str]:
             if until[-1] > _MAX_OVERHEAD * each.whole_ms[side]:
                 found.append(f"{each.precision} at {side}: all stages take {until[-1]:.2f} ms, one piece "
                              f"{each.whole_ms[side]:.2f} ms")
-            if not all(a < b for a, b in zip(until, until[1:], strict=False)):
+            if not all(a < b for a, b in itertools.pairwise(until)):
                 found.append(f"{each.precision} at {side}: a further stage takes no time: {until}")
     return found
 

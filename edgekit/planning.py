@@ -21,13 +21,16 @@ import numpy.typing as npt
 from edgekit import isolate
 from edgekit.artifacts import Array, Engine
 from edgekit.bundle import Bundle, Manifest, encode_plan, ladders_of, ladders_sha256, write_bundle
-from edgekit.bundle.adaptive import Ladder, Plan, Step
+from edgekit.bundle.adaptive import Ladder, Plan, Stage, Step
 from edgekit.errors import BadRecipe
 from edgekit.plan import Observations
 from edgekit.plan_data import open_validation
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from edgekit.device_profiles import DeviceProfile
+    from edgekit.profile.predict import LatencyPrediction
 
 __all__ = ["HOST", "ObserveOptions", "observe", "store_plan"]
 
@@ -54,12 +57,15 @@ class ObserveOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 @dataclass
 class _Seen:
-    """``logits[l][s]``: (samples, classes); ``stage_ms``: medians of the CPU time; ``policy_ms``: of a decision."""
+    """``logits[l][s]``: (samples, classes); ``stage_ms``: medians of the CPU time; ``policy_ms``: of a decision;
+    ``shapes[l]``: of all that the ladder's stages read, as stored.
+    """
 
     logits: list[list[npt.NDArray[np.float32]]]
     labels: npt.NDArray[np.int64] | None
     stage_ms: list[list[float]]
     policy_ms: float
+    shapes: list[dict[str, tuple[int, ...]]]
 
 
 def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()) -> Observations:
@@ -69,22 +75,24 @@ def observe(bundle: Path, data: Path, options: ObserveOptions = ObserveOptions()
     really gives. Raises BadBundle, BadInput, BadModel, BadRecipe (no ladders, no preprocessing), EngineError,
     MissingExtra, UnknownName.
     """
+    from edgekit.device_profiles import resolve
+
     with Bundle.open(bundle) as opened:
         engine = _engine(opened.manifest, options.engine)
         if opened.manifest.preprocess is None:
             raise BadRecipe(f"The bundle '{bundle}' does not say how an image becomes its input.",
                             "Build it with preprocessing, or plan from logits with edgekit.plan.make_plan.")
-        predicted, notes = (None, ()) if options.device == HOST else _predicted(opened, engine, options.device)
+        profile = None if options.device == HOST else resolve(options.device)
         sha256 = ladders_sha256(opened.manifest, engine)
     seen = isolate.call(f"{__name__}:_run", str(bundle), str(data), engine, options.limit,
                         timeout_s=_TIMEOUT_S, subject=f"Running '{bundle}'")
     seen = cast(_Seen, seen)
+    times, notes = (seen.stage_ms, ()) if profile is None else _predicted(bundle, engine, profile, seen.shapes)
     return Observations(
         logits=tuple(tuple(row) for row in seen.logits), labels=seen.labels,
-        stage_ms=tuple(tuple(row) for row in (predicted or seen.stage_ms)),
-        overhead_ms=seen.policy_ms, device=_host_name() if predicted is None else options.device,
-        engine=engine, source="measured" if predicted is None else "predicted", ladders_sha256=sha256,
-        notes=notes,
+        stage_ms=tuple(tuple(row) for row in times), overhead_ms=seen.policy_ms,
+        device=_host_name() if profile is None else profile.id, engine=engine,
+        source="measured" if profile is None else "predicted", ladders_sha256=sha256, notes=notes,
     )
 
 
@@ -137,6 +145,7 @@ def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
         inputs = [ImageInput(ladder.stages[0].inputs[0], manifest.preprocess, ladder.resolution) for ladder in ladders]
         logits: list[list[list[Array]]] = [[[] for _ in ladder.stages] for ladder in ladders]
         times: list[list[list[float]]] = [[[] for _ in ladder.stages] for ladder in ladders]
+        shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in ladders]
         for image in samples.images():
             for index, ladder in enumerate(ladders):
                 known = {ladder.stages[0].inputs[0].name: inputs[index](image)}
@@ -145,9 +154,10 @@ def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
                     known |= network.execute(index, number, known)
                     times[index][number].append((time.thread_time_ns() - start) / 1e6)
                     logits[index][number].append(np.array(known[stage.logits], np.float32).reshape(-1))
+                shapes[index] = {name: array.shape for name, array in known.items()}
     stacked = [[np.stack(stage) for stage in row] for row in logits]
     return _Seen(stacked, samples.labels, [[_typical(stage) for stage in row] for row in times],
-                 _policy_ms(stacked[-1][-1]))
+                 _policy_ms(stacked[-1][-1]), shapes)
 
 
 def _files(ladders: Sequence[Ladder]) -> set[str]:
@@ -173,29 +183,38 @@ def _policy_ms(logits: npt.NDArray[np.float32]) -> float:
     return float(np.median(times))
 
 
-def _predicted(bundle: Bundle, engine: Engine, device: str) -> tuple[list[list[float]], tuple[str, ...]]:
+def _predicted(
+    source: Path, engine: Engine, profile: DeviceProfile, shapes: Sequence[Mapping[str, tuple[int, ...]]]
+) -> tuple[list[list[float]], tuple[str, ...]]:
     """The milliseconds that a device's profile predicts for each stage, and what is to be said of them.
 
-    Raises UnknownName, BadRecipe.
+    ``shapes``: of what each ladder's stages read. Raises BadRecipe.
     """
-    from edgekit.device_profiles import resolve
-    from edgekit.graph.costs_read import graph_costs
-    from edgekit.profile.predict import predict
-
-    profile = resolve(device)
-    ladders = ladders_of(bundle.manifest, engine)
-    weights = {ladder.weights for ladder in ladders}
-    with tempfile.TemporaryDirectory() as folder:
+    with Bundle.open(source) as bundle, tempfile.TemporaryDirectory() as folder:
+        ladders = ladders_of(bundle.manifest, engine)
+        weights = {ladder.weights for ladder in ladders}
         paths = {name: Path(folder) / (name if name in weights else f"{number}{Path(name).suffix}")
                  for number, name in enumerate(sorted(_files(ladders)))}
         for name, path in paths.items():  # graphs refer to their weights by the name of the entry
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
-        found = [[predict(graph_costs(paths[stage.entry], signature=stage.signature), profile, engine)
-                  for stage in ladder.stages] for ladder in ladders]
+        found = [[_of_stage(paths[stage.entry], stage, known, profile, engine) for stage in ladder.stages]
+                 for ladder, known in zip(ladders, shapes, strict=True)]
     dearest = max(found, key=lambda row: sum(each.latency_ms for each in row))
-    low, high = (sum(each.band_ms[end] for each in dearest) for end in (0, 1))
+    low, middle, high = (sum(values) for values in zip(
+        *((each.band_ms[0], each.latency_ms, each.band_ms[1]) for each in dearest), strict=True))
     findings = dict.fromkeys(finding for row in found for each in row for finding in each.findings)
-    notes = (f"Times are predicted for {profile.id}: {sum(each.latency_ms for each in dearest):.3g} ms for all stages of "
-             f"the dearest ladder, 90 % band {low:.3g} to {high:.3g} ms.", *list(findings)[:_MOST_FINDINGS])
+    notes = (f"Times are predicted for {profile.id}: {middle:.3g} ms for all stages of the dearest ladder, "
+             f"90 % band {low:.3g} to {high:.3g} ms.", *list(findings)[:_MOST_FINDINGS])
     return [[each.latency_ms for each in row] for row in found], notes
+
+
+def _of_stage(
+    path: Path, stage: Stage, known: Mapping[str, tuple[int, ...]], profile: DeviceProfile, engine: Engine
+) -> LatencyPrediction:
+    from edgekit.graph.costs_read import graph_costs
+    from edgekit.profile.predict import predict
+
+    # a signature is for one resolution; an ONNX stage may serve all of them
+    shapes = {} if stage.signature else {spec.name: known[spec.name] for spec in stage.inputs}
+    return predict(graph_costs(path, shapes, stage.signature), profile, engine)

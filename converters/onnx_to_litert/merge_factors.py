@@ -37,7 +37,8 @@ def merge_factors(graph: Graph) -> int:
         large, small, shape = operands
         merged = Tensor(f"{small.name}/scaled", small.dtype, shape)
         before[id(first)] = Op("MUL", [small, constant], [merged], source=second.source)
-        first.inputs, first.outputs = [large, merged], second.outputs
+        first.inputs = [large, merged]
+        first.outputs = second.outputs
         producers[id(second.outputs[0])] = first
         dropped.add(id(second))
     graph.ops = [

@@ -25,6 +25,7 @@ from edgekit.errors import BadRecipe, InternalError
 from edgekit.manifest_parts import add_blob, check_recipe, tool_versions
 from edgekit.parity import Sample, compare_outputs, reference_sample, require_passed, run_isolated
 from edgekit.recipe import BuildRecipe, ConvertRecipe
+from edgekit.sample_inputs import random_inputs
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -132,7 +133,7 @@ def _answer(work: _Work) -> _Work:
     samples = {}
     for resolution in work.recipe.resolutions:
         shapes = _shapes(work, resolution)
-        drawn = [reference_sample(work.model, shapes, seed) for seed in range(work.recipe.test_vectors)]
+        drawn = [_sample(work.model, shapes, seed) for seed in range(work.recipe.test_vectors)]
         samples[resolution] = tuple((inputs, {name: outputs[name] for name in work.exits}) for inputs, outputs in drawn)
     for name in work.exits:
         logits = samples[work.recipe.resolutions[0]][0][1][name]
@@ -142,6 +143,13 @@ def _answer(work: _Work) -> _Work:
     if len({samples[work.recipe.resolutions[0]][0][1][name].shape[1] for name in work.exits}) > 1:
         raise BadRecipe("The exits have different numbers of classes.", "Name those of one task.")
     return dataclasses.replace(work, samples=samples)
+
+
+def _sample(model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Sample:
+    """A random image whose values float16 holds, since images are most of what ladders add to a bundle."""
+    drawn = random_inputs(model.inputs, shapes, seed)
+    halves = {name: array.astype(np.float16).astype(array.dtype) for name, array in drawn.items()}
+    return reference_sample(model, shapes, given=halves)
 
 
 def _make_ladders(work: _Work) -> _Work:
@@ -296,7 +304,8 @@ def _vectors(work: _Work, ladder: Ladder, blobs: dict[str, bytes]) -> tuple[Test
         if set(outputs) != set(work.exits):
             raise InternalError(f"The ladder '{ladder.id}' has answers for {sorted(outputs)}.")
         made.append(TestVector(
-            inputs=tuple(add_blob(f"{folder}/in{at}.bin", *item, blobs) for at, item in enumerate(inputs.items())),
+            inputs=tuple(add_blob(f"{folder}/in{at}.bin", name, array.astype(np.float16), blobs)
+                         for at, (name, array) in enumerate(inputs.items())),
             outputs=tuple(add_blob(f"{folder}/out{at}.bin", name, outputs[name], blobs)
                           for at, name in enumerate(work.exits)),
             tolerance=_tolerance(work, ladder, outputs)))

@@ -36,7 +36,7 @@ class Observations:
     ``logits[l][s]``: (samples, classes) float32 of stage s of ladder l, as the stages that will run give them (the
     quantized ones of a quantized bundle). ``labels``: (samples,) integers, or None: agreement with the point of the
     largest cost then stands for accuracy. ``stage_ms[l][s]``: milliseconds of that stage alone; ``overhead_ms``: what
-    each step costs on top. ``ladders_sha256``: what the plan will be bound to. ``notes``: what the plan should say of them.
+    each step costs on top. ``ladders_sha256``: what the plan will be bound to. ``notes``: what the plan is to say.
 
     Raises BadInput when shapes, numbers or labels do not fit together, or there are fewer than 100 samples.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -17,7 +18,10 @@ from edgekit.artifacts import Engine
 from edgekit.bundle import Bundle, decode_plan, generate_key_pair, ladders_sha256, load_private_key, read_plan
 from edgekit.errors import BadInput, BadRecipe, UnknownName
 from edgekit.plan import PlanRecipe, make_plan
+from edgekit.plan_data import open_validation
 from edgekit.planning import ObserveOptions, observe, store_plan
+from edgekit.runtime import load
+from edgekit.runtime.decide import combine, confidence
 from tests.plan_bundle import COLOURS, LABELS, write_bundle, write_images
 from tests.plan_simulation import replay
 
@@ -25,6 +29,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 ENGINES: tuple[Engine, ...] = ("litert", "ort")
+STAGE_MS = ((1.0, 20.0), (30.0, 40.0))  # where the plan must not depend on how fast this machine happens to be
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +151,38 @@ def test_a_device_profile_predicts_the_stages(made: Path) -> None:
 
 def test_routes_keep_their_promises_on_other_images(made: Path, tmp_path: Path) -> None:
     options = ObserveOptions(engine="litert")
-    plan = make_plan(observe(made / "in.edge", made / "val.npz", options), PlanRecipe(max_drop=1.0, max_steps=2))
+    seen = dataclasses.replace(observe(made / "in.edge", made / "val.npz", options), stage_ms=STAGE_MS)
+    plan = make_plan(seen, PlanRecipe(max_drop=1.0, max_steps=2))
     write_images(tmp_path / "fresh.npz", 1500, seed=9)
     fresh = observe(made / "in.edge", tmp_path / "fresh.npz", options)
     assert max(len(route.steps) for route in plan.routes) == 2
     for route in plan.routes:
-        accuracy, ms, _ = replay(plan, route, fresh)
+        accuracy, _, stops = replay(plan, route, fresh)
         assert accuracy == pytest.approx(route.promise.accuracy, abs=0.08)  # the standard error of 500 images: 2 points
-        assert ms == pytest.approx(route.promise.mean_ms, rel=0.1)
+        assert np.abs(stops - route.promise.stops).max() < 0.08
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_runtime_follows_the_plan(made: Path, tmp_path: Path, engine: Engine) -> None:
+    """Image by image: it stops at the step, and gives the answer, that the plan comes to on the observed logits."""
+    seen = observe(made / "in.edge", made / "val.npz", ObserveOptions(engine=engine, limit=150))
+    plan = make_plan(dataclasses.replace(seen, stage_ms=STAGE_MS), PlanRecipe(budget_ms=15.0, max_steps=2))
+    store_plan(made / "in.edge", tmp_path / "out.edge", plan)
+    images = open_validation(made / "val.npz", limit=150).images()
+    route, stops = plan.routes[plan.default], []
+    assert len(route.steps) == 2  # no fixed point but the worst keeps the budget
+    with load(tmp_path / "out.edge") as runtime:
+        for number, image in enumerate(images):
+            answer = runtime.run(image)
+            logits = [seen.logits[step.ladder][step.stage][number] for step in route.steps]
+            first = combine(logits[:1], route.steps[0].weights)
+            threshold = route.steps[0].threshold
+            stopped = threshold is not None and confidence(first, route.steps[0], None) >= threshold
+            expected = first if stopped else combine(logits, route.steps[1].weights)
+            assert answer.reason == ("confident" if stopped else "last")
+            np.testing.assert_allclose(answer.outputs["logits"][0], expected, atol=1e-4)
+            stops.append(stopped)
+    assert 0 < np.mean(stops) < 1
 
 
 def test_what_cannot_be_planned_is_said(made: Path, tmp_path: Path) -> None:

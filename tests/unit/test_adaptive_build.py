@@ -37,7 +37,7 @@ def vector(bundle: Bundle, ladder: Ladder) -> tuple[Array, dict[str, Array]]:
     (found,) = ladder.test_vectors
     arrays = {blob.name: np.frombuffer(bundle.read(blob.entry), blob.dtype).reshape(blob.shape)
               for blob in (*found.inputs, *found.outputs)}
-    return arrays.pop(found.inputs[0].name), arrays
+    return arrays.pop(found.inputs[0].name).astype(np.float32), arrays
 
 
 def test_a_ladder_for_each_resolution_in_one_file(tmp_path: Path) -> None:
@@ -119,8 +119,9 @@ def test_calibration_data_come_in_several_forms(tmp_path: Path) -> None:
     np.save(tmp_path / "i.npy", images())
     np.savez(tmp_path / "i.npz", images=images(), labels=np.zeros(6, np.int64))
     floats = np.random.default_rng(0).standard_normal((3, 3, 12, 12)).astype(np.float32)
+    sources: tuple[Array | str | Path, ...] = (images(), str(tmp_path / "i.npy"), tmp_path / "i.npz", floats, "random")
     made = [build_adaptive(model, tmp_path / f"{number}.edge", recipe, calibration=data).entries
-            for number, data in enumerate((images(), str(tmp_path / "i.npy"), tmp_path / "i.npz", floats, "random"))]
+            for number, data in enumerate(sources)]
     assert made[0] == made[1] == made[2]
     assert made[0] != made[3] != made[4]
     with pytest.raises(BadInput, match="cannot be read"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from edgekit.artifacts import Array
 from tests.onnx_graphs import Graph, info, node, same_answer, weights
 from tests.ops.harness import build, convert
 
@@ -15,7 +17,7 @@ GATE = [node("ReduceMean", "x axes", "g", keepdims=1), node("Sigmoid", "g", "s")
 AXES = np.array([2, 3], np.int64)
 
 
-def large_products(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> int:
+def large_products(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> int:
     """How many MUL ops have a result of the size of the input, in a conversion whose answer is right."""
     conversion = convert(model)
     same_answer(model, conversion, feeds)
@@ -28,7 +30,7 @@ def large_products(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> int:
     return sum(op["op_name"] == "MUL" and sizes[op["outputs"][0]] == full for op in made)
 
 
-def _plain() -> object:
+def _plain() -> Any:
     from ai_edge_litert.interpreter import OpResolverType
 
     return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES

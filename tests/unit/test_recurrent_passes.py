@@ -182,9 +182,10 @@ def test_constants_that_are_read_along_many_ways_are_folded_once_each(monkeypatc
 
     count = 40
     nodes = [node("Add", f"v{at} v{at}", f"v{at + 1}") for at in range(count)]
-    graph = Graph("doublings", [*nodes, node("Add", f"x v{count}", "y")], {"v0": np.float32([1.0])}, shape=(1,))
+    graph = Graph("doublings", [*nodes, node("Add", f"x v{count}", "y")], {"v0": np.ones(1, np.float32)}, shape=(1,))
     model = ir.serde.deserialize_model(graph.model())
-    folds, plain = [], folding.fold
+    folds: list[Any] = []
+    plain = folding.fold
 
     def counted(*args: Any) -> Any:
         folds.append(args)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -27,10 +30,10 @@ def integers(dtype: type, *shape: int) -> Array:
 
 def model_of(
     op: str,
-    inputs: list[Array | str | None],
+    inputs: Sequence[Any],
     shape: tuple[int, ...] = SHAPE,
     kind: int = TensorProto.UINT8,
-    **more: object,
+    **more: Any,
 ) -> onnx.ModelProto:
     """One node; of its inputs a text is the uint8 input of the graph, None is left out, the others are constants."""
     names = ["" if given is None else given if isinstance(given, str) else f"c{at}" for at, given in enumerate(inputs)]
@@ -51,18 +54,18 @@ def model_of(
 
 
 def gemm(per_channel: bool, result: bool) -> onnx.ModelProto:
-    scale: Array | np.float32 = np.linspace(0.01, 0.03, 5, dtype=np.float32) if per_channel else np.float32(0.02)
-    zero: Array | np.int8 = np.zeros(5, np.int8) if per_channel else np.int8(0)
-    after = [np.float32(0.9), np.uint8(128)] if result else []
+    scale: Any = np.linspace(0.01, 0.03, 5, dtype=np.float32) if per_channel else np.float32(0.02)
+    zero: Any = np.zeros(5, np.int8) if per_channel else np.int8(0)
+    after: list[Any] = [np.float32(0.9), np.uint8(128)] if result else []
     inputs = ["x", XS, XZ, integers(np.int8, 5, 8), scale, zero, integers(np.int8, 5).astype(np.int32) * 9, *after]
     kind = TensorProto.UINT8 if result else TensorProto.FLOAT
     return model_of("QGemm", inputs, (3, 8), kind, transB=1, alpha=1.0)
 
 
-ONE = ["x", XS, XZ]
-OTHER = [integers(np.uint8, 4, 1, 1), np.float32(0.03), np.uint8(90)]
-POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-MODELS = {
+ONE: list[Any] = ["x", XS, XZ]
+OTHER: list[Any] = [integers(np.uint8, 4, 1, 1), np.float32(0.03), np.uint8(90)]
+POOL: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+MODELS: dict[str, tuple[onnx.ModelProto, dict[str, int]]] = {
     "QLinearAdd": (model_of("QLinearAdd", [*ONE, *OTHER, YS, YZ]), {"Add": 1}),
     "QLinearMul": (model_of("QLinearMul", [*ONE, *OTHER, YS, YZ]), {"Mul": 1}),
     "QLinearSigmoid": (model_of("QLinearSigmoid", [*ONE, np.float32(1 / 256), np.uint8(0)]), {"Sigmoid": 1}),
@@ -108,7 +111,7 @@ def test_channels_last_is_refused_by_name() -> None:
 
 def test_nearest_resize_of_integers() -> None:
     scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
-    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    how: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     resize = helper.make_node("Resize", ["x", "", "s"], ["y"], **how)
     x = helper.make_tensor_value_info("x", TensorProto.UINT8, SHAPE)
     y = helper.make_tensor_value_info("y", TensorProto.UINT8, None)
