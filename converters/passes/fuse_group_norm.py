@@ -40,7 +40,8 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     if not groups:
         return False
     attributes = [
-        ir.AttrInt64("num_groups", groups), ir.AttrFloat32("epsilon", norm.attributes.get_float("epsilon", 1e-5))
+        ir.AttrInt64("num_groups", groups),
+        ir.AttrFloat32("epsilon", norm.attributes.get_float("epsilon", 1e-5)),
     ]
     operands = [before.inputs[0], norm.inputs[1], norm.inputs[2], norm.inputs[0]]
     fused = ir.Node("", "GroupNormalization", operands, attributes, num_outputs=1, name=norm.name)

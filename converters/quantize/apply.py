@@ -290,11 +290,31 @@ def _keep_names(subgraph: Any, source: Any) -> None:
         tensor.name = name
 
 
+def _reconnect(tables: Any) -> None:
+    """Let integer ops read the integers of a value that is also an output of the network.
+
+    ai-edge-quantizer gives the conversion to float, which the output needs, to every op that reads the value.
+    """
+    types = schema().TensorType
+    integers = (types.INT8, types.INT16, types.UINT8)
+    for subgraph in tables.subgraphs:
+        sources = {int(op.outputs[0]): int(op.inputs[0]) for op in subgraph.operators
+                   if kind_of(tables, op) == "DEQUANTIZE"}
+        for op in subgraph.operators:
+            if kind_of(tables, op) == "QUANTIZE" or not any(
+                    subgraph.tensors[index].type in integers for index in op.outputs if index >= 0):
+                continue
+            wanted = [sources.get(int(index), int(index)) for index in op.inputs]
+            op.inputs = np.array([new if subgraph.tensors[new].type in integers else int(old)
+                                  for old, new in zip(op.inputs, wanted, strict=True)], np.int32)
+
+
 def _finished(data: bytes, source: Any, recipe: QuantRecipe) -> LiteRTModel:
     """Weights inside the flatbuffer, biases corrected, and what the source file says of itself kept."""
     tables = read_tables(data, "The quantized model")
     tables.description = source.description
     _keep_names(tables.subgraphs[0], source.subgraphs[0])
+    _reconnect(tables)
     shift_biases(tables, recipe.bias_shifts or {})
     if recipe.sparse:
         make_sparse(tables)

@@ -17,7 +17,7 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 Upgrade = Callable[[dict[str, object]], dict[str, object]]
 
-_SINCE_2 = {"ladders": [], "plan_entry": None}
+_SINCE_2: dict[str, object] = {"ladders": [], "plan_entry": None}
 
 
 def _to_2(raw: dict[str, object]) -> dict[str, object]:

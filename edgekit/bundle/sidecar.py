@@ -22,12 +22,12 @@ _HEAD = re.compile(rb"edgeplan 1 (unsigned|[0-9a-f]{128})\n")
 _MAX_HEAD = 140
 
 
-def write_plan(path: Path, plan: Plan, manifest: Manifest, key: Ed25519PrivateKey | None = None) -> None:
+def write_plan(path: Path | str, plan: Plan, manifest: Manifest, key: Ed25519PrivateKey | None = None) -> None:
     """Write ``plan``, which must fit the ladders of ``manifest``; ``key`` signs it. Raises BadBundle, WriteFailed."""
     check_plan(plan, manifest)
     data = encode_plan(plan)
     mark = b"unsigned" if key is None else make_signature(data, key, PLAN_DOMAIN).hex().encode("ascii")
-    write_atomically(path, b"edgeplan 1 " + mark + b"\n" + data)
+    write_atomically(Path(path), b"edgeplan 1 " + mark + b"\n" + data)
 
 
 def read_plan(

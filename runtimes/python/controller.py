@@ -6,7 +6,6 @@ state. No clock is read here, so a recorded trace replays to the same choices in
 
 from __future__ import annotations
 
-import statistics
 from typing import NamedTuple
 
 from edgekit.bundle.adaptive import Plan, Route
@@ -67,15 +66,15 @@ def observe(state: State, plan: Plan, ladder: int, stage: int, measured_ms: floa
     now = Seen((*before.ratios, ratio)[-_WINDOW:], state.frame)
     row = (*state.seen[ladder][:stage], now, *state.seen[ladder][stage + 1 :])
     seen = (*state.seen[:ladder], row, *state.seen[ladder + 1 :])
-    return state._replace(seen=seen, recent=(*state.recent, ratio)[-_WINDOW:])
+    return State(state.route, state.frame, state.calm, (*state.recent, ratio)[-_WINDOW:], seen)
 
 
 def slowdown(state: State, ladder: int, stage: int) -> float:
     """How many times slower than planned a stage is expected to be: its own median, or, when it is old, everybody's."""
     own = state.seen[ladder][stage]
     if own.ratios and state.frame - own.frame <= _FORGET:
-        return statistics.median(own.ratios)
-    return statistics.median(state.recent) if state.recent else 1.0
+        return _median(own.ratios)
+    return _median(state.recent) if state.recent else 1.0
 
 
 def next_step_ms(state: State, plan: Plan, route: Route, step: int) -> float:
@@ -126,6 +125,13 @@ def _budget(plan: Plan, limits: Limits) -> float | None:
     if limits.budget_ms is not None:
         return limits.budget_ms * share
     return plan.routes[plan.default].promise.p95_ms * share if share < 1 else None
+
+
+def _median(values: tuple[float, ...]) -> float:
+    """That of the statistics module, which takes four times as long."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _done(route: Route, step: int) -> dict[int, int]:

@@ -60,9 +60,9 @@ def combine(logits: Sequence[Array], weights: Sequence[float]) -> Floats:
 
     ``logits``: one (classes,) array for each step; ``weights``: as many numbers.
     """
-    total = logits[0].astype(np.float64) * weights[0]
+    total = logits[0].astype(np.float64, copy=False) * weights[0]
     for each, weight in zip(logits[1:], weights[1:], strict=True):
-        total += each.astype(np.float64) * weight
+        total += each.astype(np.float64, copy=False) * weight
     return total
 
 
@@ -72,15 +72,17 @@ def confidence(combined: Floats, step: Step, earlier: Floats | None) -> float:
     ``earlier``: the combined logits at the step before (None at the first), which only a gate looks at.
     margin: the difference of the two largest softmax probabilities; max_probability: the largest; gate: ``Gate``.
     """
-    chances = softmax(combined)
-    if step.confidence == "max_probability":
-        return float(chances.max())
-    if step.confidence == "margin":
-        first, second = _two_largest(chances)
-        return first - second
-    if step.gate is None:
-        return math.nan
-    return _gate(gate_features(combined, earlier), step.gate)
+    if step.confidence == "gate":
+        return math.nan if step.gate is None else _gate(gate_features(combined, earlier), step.gate)
+    # The same numbers as from softmax: all but the two largest need not be divided.
+    best = int(combined.argmax())
+    powers = np.exp(combined - combined[best])
+    total = float(powers.sum())
+    first = float(powers[best]) / total
+    if step.confidence == "max_probability" or powers.size < 2:
+        return first
+    powers[best] = 0.0
+    return first - float(powers.max()) / total
 
 
 def gate_features(combined: Floats, earlier: Floats | None) -> tuple[float, float, float, float, float]:

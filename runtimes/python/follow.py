@@ -59,10 +59,10 @@ class _Track:
         self.elapsed_ms: list[float] = []
 
     def add(self, logits: Array, step: Step, elapsed_ms: float) -> float:
-        self.logits.append(logits)
+        self.logits.append(logits.astype(np.float64))
         combined = combine(self.logits, step.weights)
-        finite = bool(np.isfinite(combined).all())
-        certainty = confidence(combined, step, self.combined[-1] if self.combined else None) if finite else math.nan
+        certainty = confidence(combined, step, self.combined[-1] if self.combined else None) if _finite(
+            combined) else math.nan
         self.combined.append(combined)
         self.certainties.append(certainty)
         self.elapsed_ms.append(elapsed_ms)
@@ -71,11 +71,16 @@ class _Track:
     def answer(self, reason: str) -> Answer:
         """That of the last step with finite logits. Raises EngineError when there is none."""
         for step in range(len(self.combined) - 1, -1, -1):
-            if np.isfinite(self.combined[step]).all():
+            if _finite(self.combined[step]):
                 text = reason if step == len(self.combined) - 1 else f"error: {_NOT_FINITE}"
                 return Answer(self.combined[step], step, text, tuple(self.certainties), tuple(self.elapsed_ms))
         raise EngineError(f"The network gave no answer: {_NOT_FINITE}.",
                           "It overflows for this input: check its values and the preprocessing.")
+
+
+def _finite(values: Floats) -> bool:
+    """Whether all are: squares of what came from float32 do not overflow, and NaN and infinity stay what they are."""
+    return math.isfinite(float(values @ values))
 
 
 def follow(walk: Walk, count: int) -> list[Answer]:
@@ -111,7 +116,8 @@ def _decide(walk: Walk, number: int, logits: Array, tracks: Sequence[_Track]) ->
     """Why each input stops after this step; None where it goes on."""
     steps = walk.route.steps
     elapsed_ms = walk.elapsed_ms()
-    following = walk.next_ms(number + 1) * len(tracks) if number + 1 < len(steps) else 0.0
+    asked = walk.deadline_ms is not None and number + 1 < len(steps)
+    following = walk.next_ms(number + 1) * len(tracks) if asked else 0.0
     moment = Moment(number, len(steps), elapsed_ms, following, walk.deadline_ms)
     return [decide(track.add(row, steps[number], elapsed_ms), walk.thresholds[number], moment).reason
             for track, row in zip(tracks, logits, strict=True)]

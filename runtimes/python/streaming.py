@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
-from edgekit.artifacts import Array, Prediction
+from edgekit.artifacts import Prediction
 from edgekit.errors import BadRecipe, UnknownName
 
 __all__ = ["DropPolicy", "Streamed", "stream_answers"]
 
 DropPolicy = Literal["newest", "oldest", "block"]
+_Frame = TypeVar("_Frame")
 
 
 class Streamed(NamedTuple):
@@ -28,7 +29,7 @@ class _End(NamedTuple):
 
 
 def stream_answers(
-    run: Callable[[Array], Prediction], frames: Iterable[Array], drop: DropPolicy, size: int
+    run: Callable[[_Frame], Prediction], frames: Iterable[_Frame], drop: DropPolicy, size: int
 ) -> Iterator[Streamed]:
     """The answers of ``run``, in the order of the frames; at most ``size`` frames wait.
 
@@ -45,7 +46,7 @@ def stream_answers(
     return _answers(run, _Source(frames, drop, size))
 
 
-def _answers(run: Callable[[Array], Prediction], source: _Source) -> Iterator[Streamed]:
+def _answers(run: Callable[[_Frame], Prediction], source: _Source[_Frame]) -> Iterator[Streamed]:
     source.start()
     try:
         while not isinstance(item := source.take(), _End):
@@ -56,14 +57,14 @@ def _answers(run: Callable[[Array], Prediction], source: _Source) -> Iterator[St
         source.stop()
 
 
-class _Source:
+class _Source(Generic[_Frame]):
     """The thread that reads the frames, and the queue between it and the caller."""
 
-    def __init__(self, frames: Iterable[Array], drop: DropPolicy, size: int) -> None:
+    def __init__(self, frames: Iterable[_Frame], drop: DropPolicy, size: int) -> None:
         self._frames = frames
         self._drop = drop
         self._size = size
-        self._waiting: deque[tuple[int, Array]] = deque()
+        self._waiting: deque[tuple[int, _Frame]] = deque()
         self._changed = threading.Condition()
         self._dropped = 0
         self._end: _End | None = None
@@ -73,7 +74,7 @@ class _Source:
     def start(self) -> None:
         self._thread.start()
 
-    def take(self) -> tuple[int, Array, int] | _End:
+    def take(self) -> tuple[int, _Frame, int] | _End:
         """The frame that waits longest, its number, and how many were dropped by now; at last the end."""
         with self._changed:
             while not self._waiting and self._end is None:
@@ -101,7 +102,7 @@ class _Source:
             self._end = _End(error)
             self._changed.notify_all()
 
-    def _put(self, item: tuple[int, Array]) -> bool:
+    def _put(self, item: tuple[int, _Frame]) -> bool:
         """Whether to go on reading."""
         with self._changed:
             while self._drop == "block" and len(self._waiting) >= self._size and not self._stopped:

@@ -17,6 +17,7 @@ import pytest
 from edgekit.artifacts import Engine
 from edgekit.bundle import Bundle, decode_plan, generate_key_pair, ladders_sha256, load_private_key, read_plan
 from edgekit.errors import BadInput, BadRecipe, UnknownName
+from edgekit.graph.costs_read import graph_costs
 from edgekit.plan import PlanRecipe, make_plan
 from edgekit.plan_data import open_validation
 from edgekit.planning import ObserveOptions, observe, store_plan
@@ -147,6 +148,21 @@ def test_a_device_profile_predicts_the_stages(made: Path) -> None:
         assert 0.3 < sum(one) / sum(other) < 3  # the same network in two formats
     with pytest.raises(UnknownName, match="toaster"):
         observe(made / "in.edge", made / "val.npz", ObserveOptions(device="toaster"))
+
+
+def test_costs_of_a_signature_are_those_of_its_graph(made: Path, tmp_path: Path) -> None:
+    with Bundle.open(made / "in.edge") as bundle:
+        ladders = [ladder for ladder in bundle.manifest.ladders if ladder.engine == "litert"]
+        entry = ladders[0].stages[0].entry
+        (tmp_path / "stages.tflite").write_bytes(bundle.read(entry))
+    found = [[graph_costs(tmp_path / "stages.tflite", signature=stage.signature).macs for stage in ladder.stages]
+             for ladder in ladders]
+    small, large = found
+    assert small[0] < large[0]  # a 1 x 1 convolution of 3 channels, and a matrix of 3 x 4
+    assert large[0] == 9 * 16 * 16 + 12
+    assert large[1] == 27 * 16 * 16 + 12
+    with pytest.raises(UnknownName, match="nothing"):
+        graph_costs(tmp_path / "stages.tflite", signature="nothing")
 
 
 def test_routes_keep_their_promises_on_other_images(made: Path, tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_stages_in_int8_give_the_bits_of_the_whole(network: tuple[OnnxModel, lis
         np.testing.assert_array_equal(chained[name], alone[name])
 
 
+def test_logits_that_the_next_exit_reads_stay_integers_inside() -> None:
+    net = Net(1)
+    value = net.node("Relu", net.conv("x", 3, 6, 2))
+    shallow = net.head(value, 6)
+    deep = net.node("Add", net.head(net.node("Relu", net.conv(value, 6, 6)), 6), shallow)
+    model = net.model([shallow, deep])
+    whole = lowered(model)
+    samples = np.concatenate([image(SIDE, seed).transpose(0, 2, 3, 1) for seed in range(8)])
+    quantized = quantize(whole, STATIC8, open_samples(samples, whole.inputs))
+    packed, signatures = pack_stages({"r": quantized}, ["exit0", "exit1"])
+    assert {spec.dtype for spec in signatures["r"][1].inputs} == {"int8"}
+    got, want = chain_litert(packed.data, signatures["r"], image(SIDE)), run_onnx(model, {"x": image(SIDE)})
+    for name, answer in want.items():
+        np.testing.assert_allclose(got[name], answer, atol=0.1 * float(np.ptp(answer)))
+
+
 def test_resolutions_and_stages_share_weights_and_scales() -> None:
     model, exits = two_exits(), ["exit0", "exit1"]
     wholes = {f"r{side}": lowered(model, side) for side in (8, 12, 16, 20)}

@@ -234,6 +234,23 @@ def test_one_wrong_weight_is_noticed(litert: LiteRTModel) -> None:
         require_passed(report)
 
 
+def test_where_the_optimized_reference_is_off_the_plain_one_decides(
+    litert: LiteRTModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = conv_net()
+    inputs, answers = reference_sample(net, {})
+    off = {name: array + np.float32(0.01) * np.ptp(array) for name, array in answers.items()}
+    monkeypatch.setattr("edgekit.parity.reference_sample", lambda *_: (inputs, off))
+    report = compare(litert, net)
+    assert report.passed
+    assert "not optimized" in report.reference
+    other = to_litert(with_changed_weight(net)).model
+    assert isinstance(other, LiteRTModel)
+    wrong = compare(other, net)
+    assert not wrong.passed
+    assert "not optimized" not in wrong.reference
+
+
 def test_a_wrong_layout_is_noticed_by_the_shape(litert: LiteRTModel) -> None:
     outputs = tuple(msgspec.structs.replace(spec, layout="onnx") for spec in litert.outputs)
     report = compare(msgspec.structs.replace(litert, outputs=outputs), conv_net(7, 9))
