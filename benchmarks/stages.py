@@ -3,10 +3,10 @@
     python -m benchmarks.stages [--json stages.json] [--rounds 40] [--precision fp32 int8]
 
 EfficientNet-Lite0 gets three exits (untrained heads: nothing here depends on what they answer), and becomes a bundle
-with 4 stages at 128, 160, 192 and 224 pixels, beside a bundle with the same network in one piece at 224. Time: CPU time
-of the thread, stages 0 to k in a row against the network in one piece, in turn, medians; hand-over through numpy
-included. Memory: fresh processes that open a file and run what is named, on top of the imports. Exit code 1 when a bar
-is missed.
+with 4 stages at 128, 160, 192 and 224 pixels, beside a bundle with 224 pixels only and .tflite files with the same
+network, exits included, in one piece. Time: CPU time of the thread, stages 0 to k in a row against the one piece, in
+turn, medians; hand-over through numpy included. Memory: fresh processes that open a file and run what is named, on top
+of the imports. Exit code 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ from edgekit import isolate
 from edgekit.artifacts import Array
 from edgekit.atomic import write_atomically
 from edgekit.bundle import Bundle, Ladder
+from edgekit.converters.onnx_to_litert import SIGNATURE
 from edgekit.errors import EdgeKitError, EngineError
+from edgekit.recipe import ConvertRecipe
 
 __all__ = ["Result", "main", "misses", "section"]
 
 _SIDES = (128, 160, 192, 224)
-_EXITS = 4
+#: exits behind the ends of blocks, where little is handed on; the fourth is the network's own
+_BLOCKS = ("_blocks.4", "_blocks.10", "_blocks.13")
+_EXITS = len(_BLOCKS) + 1
 #: how much larger than one network a bundle may be
 _MAX_GROWTH = {"fp32": 1.1, "int8": 1.4}
 #: all stages in a row may take this much longer than the network in one piece
@@ -46,7 +50,7 @@ _WARMUP = 3
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One precision. Sizes in bytes, for four ladders and for one network in one piece.
+    """One precision. Sizes in bytes, for four ladders and for the network, with its exits, at one resolution.
 
     ``whole_ms`` by side; ``until_ms``: by side, of stages 0 to k in a row; ``carried_bytes``: what each stage but the
     first is given at 224. ``memory_mb``: by what was run, resident and private on top of the imports.
@@ -63,29 +67,35 @@ class Result(msgspec.Struct, frozen=True):
     memory_mb: dict[str, tuple[float, float]]
 
 
-def make_bundles(folder: str, precision: str) -> None:
-    """Write ladders.edge and one_SIDE.edge, and the model files inside them, into ``folder``."""
+def make_files(folder: str, precision: str) -> None:
+    """Write ladders.edge, one.edge (one resolution) and whole_SIDE.tflite (all exits, in one piece) into ``folder``."""
     import torch
 
     from edgekit.adaptive import AdaptiveRecipe, build_adaptive, export_exits
+    from edgekit.adaptive.quantized import quantize_resolutions
+    from edgekit.converters.onnx_to_litert import to_litert
     from edgekit.demo_network import load_lite0
-    from edgekit.train.multi_exit import ExitRecipe, MultiExit, suggest_exits
+    from edgekit.train.multi_exit import ExitRecipe, MultiExit
 
     torch.manual_seed(0)
     example = torch.zeros(1, 3, _SIDES[-1], _SIDES[-1])
     network = load_lite0()
-    exits = suggest_exits(network, example, _EXITS - 1)
-    model = export_exits(MultiExit(network, exits, example, ExitRecipe()), example)
+    model = export_exits(MultiExit(network, _BLOCKS, example, ExitRecipe()), example)
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     data = images if precision == "int8" else None
     recipe = AdaptiveRecipe(resolutions=tuple((side, side) for side in _SIDES), precision=precision)  # type: ignore[arg-type]
     build_adaptive(model, Path(folder) / "ladders.edge", recipe, calibration=data)
-    for side in _SIDES:  # the last exit needs the network as it was, without the other heads
-        one = msgspec.structs.replace(recipe, resolutions=((side, side),), exits=(model.outputs[-1].name,))
-        build_adaptive(model, Path(folder) / f"one_{side}.edge", one, calibration=data)
-    for path in Path(folder).glob("*.edge"):
-        with Bundle.open(path) as bundle:
-            path.with_suffix(".tflite").write_bytes(bundle.read(bundle.manifest.ladders[0].stages[0].entry))
+    last = msgspec.structs.replace(recipe, resolutions=recipe.resolutions[-1:])
+    build_adaptive(model, Path(folder) / "one.edge", last, calibration=data)
+    wholes: dict[tuple[int, int], Any] = {
+        sides: to_litert(model, ConvertRecipe(shapes={model.inputs[0].name: (1, 3, *sides)})).model
+        for sides in recipe.resolutions}
+    if data is not None:
+        wholes = dict(quantize_resolutions(wholes, recipe.quantize, data, None))
+    for sides, whole in wholes.items():
+        (Path(folder) / f"whole_{sides[0]}.tflite").write_bytes(whole.data)
+    with Bundle.open(Path(folder) / "ladders.edge") as bundle:
+        (Path(folder) / "ladders.tflite").write_bytes(bundle.read(bundle.manifest.ladders[0].stages[0].entry))
 
 
 def _ladders(path: Path) -> tuple[Ladder, ...]:
@@ -93,18 +103,20 @@ def _ladders(path: Path) -> tuple[Ladder, ...]:
         return bundle.manifest.ladders
 
 
-def _runners(data: bytes, ladders: Sequence[Ladder]) -> dict[str, list[Callable[[dict[str, Array]], None]]]:
-    """By ladder, what runs each stage on a dictionary of values, to which its outputs are added."""
+def _interpreter(path: Path) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=data, num_threads=1)
+    return Interpreter(model_content=path.read_bytes(), num_threads=1)
 
-    def stage_of(signature: str, names: Sequence[str]) -> Callable[[dict[str, Array]], None]:
-        runner = interpreter.get_signature_runner(signature)
-        return lambda values: values.update(runner(**{name: values[name] for name in names}))
 
-    return {ladder.id: [stage_of(stage.signature, [spec.name for spec in stage.inputs]) for stage in ladder.stages]
-            for ladder in ladders}
+def _runner(interpreter: Any, signature: str, names: Sequence[str]) -> Callable[[dict[str, Array]], None]:
+    """Runs a signature on a dictionary of values, to which its outputs are added."""
+    runner = interpreter.get_signature_runner(signature)
+    return lambda values: values.update(runner(**{name: values[name] for name in names}))
+
+
+def _chain(interpreter: Any, ladder: Ladder) -> list[Callable[[dict[str, Array]], None]]:
+    return [_runner(interpreter, stage.signature, [spec.name for spec in stage.inputs]) for stage in ladder.stages]
 
 
 def _image(ladder: Ladder) -> dict[str, Array]:
@@ -114,33 +126,31 @@ def _image(ladder: Ladder) -> dict[str, Array]:
 
 def measure_times(folder: str, rounds: int) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
     """``whole_ms`` and ``until_ms`` of a Result."""
-    ladders = _ladders(Path(folder) / "ladders.edge")
-    stages = _runners((Path(folder) / "ladders.tflite").read_bytes(), ladders)
+    staged = _interpreter(Path(folder) / "ladders.tflite")
     whole_ms, until_ms = {}, {}
-    for ladder in ladders:
-        side = ladder.resolution[0]
-        (one,) = _ladders(Path(folder) / f"one_{side}.edge")
-        (whole,) = _runners((Path(folder) / f"one_{side}.tflite").read_bytes(), [one])[one.id]
-        taken: list[list[float]] = [[] for _ in range(len(ladder.stages) + 1)]
+    for ladder in _ladders(Path(folder) / "ladders.edge"):
+        side, stages = ladder.resolution[0], _chain(staged, ladder)
+        alone = _interpreter(Path(folder) / f"whole_{side}.tflite")
+        whole = [_runner(alone, SIGNATURE, [ladder.stages[0].inputs[0].name])]
+        chains = [*(stages[:depth + 1] for depth in range(len(stages))), whole]
+        taken: list[list[float]] = [[] for _ in chains]
         for number in range(rounds + _WARMUP):
-            for depth, each in enumerate(taken):
+            for chain, each in zip(chains, taken, strict=True):
                 values = _image(ladder)
-                chain = stages[ladder.id][:depth + 1] if depth < len(ladder.stages) else [whole]
                 start = time.thread_time()
                 for run in chain:
                     run(values)
                 if number >= _WARMUP:
                     each.append((time.thread_time() - start) * 1e3)
-        *until, alone = (float(np.median(each)) for each in taken)
-        whole_ms[side], until_ms[side] = alone, tuple(until)
+        *until, piece = (float(np.median(each)) for each in taken)
+        whole_ms[side], until_ms[side] = piece, tuple(until)
     return whole_ms, until_ms
 
 
 def _measure_memory(folder: Path) -> dict[str, tuple[float, float]]:
     """Resident and private MB of fresh processes."""
-    cases = {"one network at 224": ("one_224", "224", "1"), "ladders: stage 0 at 224": ("ladders", "224", "1"),
+    cases = {"one piece at 224": ("whole", "224", "1"), "ladders: stage 0 at 224": ("ladders", "224", "1"),
              "ladders: all stages at 224": ("ladders", "224", str(_EXITS)),
-             "ladders: all stages at 128 and 224": ("ladders", "128,224", str(_EXITS)),
              "ladders: everything": ("ladders", ",".join(map(str, _SIDES)), str(_EXITS))}
     found = {}
     for title, arguments in cases.items():
@@ -156,17 +166,15 @@ def _measure_memory(folder: Path) -> dict[str, tuple[float, float]]:
 def _child(folder: str, name: str, sides: str, depth: str) -> None:
     """The fresh process: print resident and private MB."""
     __import__("ai_edge_litert.interpreter")
-    ladders = _ladders(Path(folder) / f"{name}.edge")
+    wanted = sides.split(",")
+    ladders = [each for each in _ladders(Path(folder) / "ladders.edge") if str(each.resolution[0]) in wanted]
     before = memory_mb()
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter: Any = Interpreter(str(Path(folder) / f"{name}.tflite"), num_threads=1)
+    interpreter = _interpreter(Path(folder) / ("ladders.tflite" if name == "ladders" else f"whole_{sides}.tflite"))
     for ladder in ladders:
-        if str(ladder.resolution[0]) in sides.split(","):
-            values = _image(ladder)
-            for stage in ladder.stages[:int(depth)]:
-                runner = interpreter.get_signature_runner(stage.signature)
-                values.update(runner(**{spec.name: values[spec.name] for spec in stage.inputs}))
+        values = _image(ladder)
+        chain = _chain(interpreter, ladder) if name == "ladders" else [_runner(interpreter, SIGNATURE, list(values))]
+        for run in chain[:int(depth)]:
+            run(values)
     print(json.dumps([after - start for after, start in zip(memory_mb(), before, strict=True)]))
 
 
@@ -178,8 +186,8 @@ def _result(folder: Path, precision: str, rounds: int) -> Result:
     carried = tuple(sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in stage.inputs)
                     for stage in last.stages[1:])
     size = {name: (folder / name).stat().st_size
-            for name in ("ladders.tflite", "one_224.tflite", "ladders.edge", "one_224.edge")}
-    return Result(precision, size["ladders.tflite"], size["one_224.tflite"], size["ladders.edge"], size["one_224.edge"],
+            for name in ("ladders.tflite", "whole_224.tflite", "ladders.edge", "one.edge")}
+    return Result(precision, size["ladders.tflite"], size["whole_224.tflite"], size["ladders.edge"], size["one.edge"],
                   whole_ms, until_ms, carried, _measure_memory(folder))
 
 
@@ -232,7 +240,7 @@ def main(arguments: Sequence[str]) -> int:
     for precision in given.precision:
         with tempfile.TemporaryDirectory() as folder:
             print(f"{precision}: building", file=sys.stderr, flush=True)
-            isolate.call("benchmarks.stages:make_bundles", folder, precision, subject="EfficientNet-Lite0")
+            isolate.call("benchmarks.stages:make_files", folder, precision, subject="EfficientNet-Lite0")
             results.append(_result(Path(folder), precision, given.rounds))
     if given.json:
         write_atomically(given.json, msgspec.json.format(msgspec.json.encode(results)))

@@ -58,13 +58,18 @@ class _Model:
 
 
 class _Bundle:
-    """A bundle in the runtime, as an app would run it; its inputs are those of its first test vector."""
+    """A bundle in the runtime, as an app would run it; its inputs are those of its first test vector.
+
+    Of an adaptive bundle that is its largest network, run to the end: what its plan saves depends on the inputs.
+    """
 
     def __init__(self, path: str, options: BenchOptions) -> None:
-        from edgekit.runtime import RuntimeOptions, load
+        from edgekit.runtime import AdaptiveRuntime, RuntimeOptions, load
 
-        self._runtime: Runtime = load(path, options.engine, RuntimeOptions(
+        self._loaded = load(path, options.engine, RuntimeOptions(
             threads=options.threads, public_key=options.public_key, require_signature=options.require_signature))
+        self._runtime: Runtime = (
+            self._loaded.whole() if isinstance(self._loaded, AdaptiveRuntime) else self._loaded)
         self.engine = self._runtime.engine
         self.engine_version = self._runtime.engine_version
         feeds = {} if options.shapes else _vector_feeds(path)
@@ -74,7 +79,7 @@ class _Bundle:
         return self._runtime.run(self.feeds)
 
     def close(self) -> None:
-        self._runtime.close()
+        self._loaded.close()
 
 
 def open_subject(path: str, options: BenchOptions) -> Subject:

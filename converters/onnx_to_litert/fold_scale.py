@@ -25,12 +25,31 @@ _MAX_ELEMENTS = 1 << 22  # of the row numbers that are sent through
 
 def fold_scale_into_dense(graph: Graph) -> int:
     """Fold every multiplication by one constant that can be; how many were. Batch axes must be known."""
-    changed = 0
-    for op in list(graph.ops):
-        value, factor = _scalar_product(op)
-        if value is not None and _fold(graph, op, value, factor):
-            changed += 1
-    return changed
+    uses = _Uses(graph)
+    dropped = {id(op) for op in graph.ops if _folded(uses, op)}
+    graph.ops = [op for op in graph.ops if id(op) not in dropped]
+    return len(dropped)
+
+
+class _Uses:
+    """Who makes and who reads each tensor, kept right while tensors are renamed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.producers = {id(tensor): op for op in graph.ops for tensor in op.outputs}
+        self.readers = graph.consumers()
+        self.outputs = {id(tensor) for tensor in graph.outputs}
+        # kept alive, so that no new tensor gets the id of one that is gone
+        self._alive = [tensor for op in graph.ops for tensor in (*op.inputs, *op.outputs)]
+
+    def rename(self, old: Tensor, new: Tensor) -> None:
+        """``new`` in the place of ``old`` wherever it is made or read."""
+        maker, readers = self.producers.pop(id(old)), self.readers.pop(id(old), [])
+        maker.outputs = [new if each is old else each for each in maker.outputs]
+        for reader in readers:
+            reader.inputs = [new if each is old else each for each in reader.inputs]
+        self.producers[id(new)] = maker
+        self.readers.setdefault(id(new), []).extend(readers)
+        self._alive.append(new)
 
 
 def _scalar_product(op: Op) -> tuple[Tensor | None, float]:
@@ -44,28 +63,28 @@ def _scalar_product(op: Op) -> tuple[Tensor | None, float]:
     return None, 1.0
 
 
-def _fold(graph: Graph, product: Op, value: Tensor, factor: float) -> bool:
-    """Whether ``product`` = ``value`` * ``factor`` could be dropped."""
-    producers = {id(tensor): op for op in graph.ops for tensor in op.outputs}
-    outputs = {id(tensor) for tensor in graph.outputs}
-    scaled = product.outputs[0]
-    dense = producers.get(id(value))
+def _folded(uses: _Uses, product: Op) -> bool:
+    """Whether ``product`` could be done without."""
+    value, factor = _scalar_product(product)
+    dense = None if value is None else uses.producers.get(id(value))
     while dense is not None and dense.kind in _DATA:
         source = dense.inputs[_DATA[dense.kind]]
-        dense = None if source is None else producers.get(id(source))
-    if dense is None or id(scaled) in outputs or id(value) in outputs or not _is_plain(dense):
+        dense = None if source is None else uses.producers.get(id(source))
+    if value is None or dense is None or not _is_plain(dense) or not np.isfinite(factor):
         return False
-    reached = _follow(graph, dense, product, outputs)
-    if reached is None or reached.own & reached.others or not np.isfinite(factor):
+    scaled = product.outputs[0]
+    if id(scaled) in uses.outputs or id(value) in uses.outputs:
+        return False
+    reached = _follow(uses, dense, product)
+    if reached is None or reached.own & reached.others:
         return False
     _scale_rows(dense, sorted(reached.own), factor)
-    graph.ops.remove(product)
+    uses.readers[id(value)] = [op for op in uses.readers[id(value)] if op is not product]
     # What holds scaled values is no longer the value of the source graph, and only the product's result is the same.
-    renamed = {id(each): Tensor(f"{each.name}/scaled", each.dtype, each.shape) for each, rows in reached.views
-               if rows & reached.own} | {id(value): scaled}
-    for op in graph.ops:
-        op.inputs = [tensor if tensor is None else renamed.get(id(tensor), tensor) for tensor in op.inputs]
-        op.outputs = [renamed.get(id(tensor), tensor) for tensor in op.outputs]
+    for each, rows in reached.views:
+        if each is not value and rows & reached.own:
+            uses.rename(each, Tensor(f"{each.name}/scaled", each.dtype, each.shape))
+    uses.rename(value, scaled)
     return True
 
 
@@ -89,19 +108,18 @@ class _Reached:
     views: list[tuple[Tensor, set[int]]] = field(default_factory=list)
 
 
-def _follow(graph: Graph, dense: Op, product: Op, outputs: set[int]) -> _Reached | None:
+def _follow(uses: _Uses, dense: Op, product: Op) -> _Reached | None:
     """Where the rows of ``dense`` go; None where a view is not understood."""
     result = dense.outputs[0]
-    readers = graph.consumers()
     reached = _Reached()
     front = [(result, np.broadcast_to(np.arange(result.shape[-1]), result.shape))]
     while front:
         tensor, numbers = front.pop()
         rows = set(np.unique(numbers).tolist())
         reached.views.append((tensor, rows))
-        if id(tensor) in outputs:
+        if id(tensor) in uses.outputs:
             reached.others |= rows
-        for op in {id(op): op for op in readers.get(id(tensor), [])}.values():
+        for op in {id(op): op for op in uses.readers.get(id(tensor), [])}.values():
             if op.kind not in _DATA or op.inputs[_DATA[op.kind]] is not tensor:
                 (reached.own if op is product else reached.others).update(rows)
                 continue

@@ -6,6 +6,7 @@ and looked up on the other, many times; the mean loss is the *slack* that is tak
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 _SPLITS = 40  # each is used both ways round
 _DROPS = (0.0, 0.5, 1.0, 2.0, 4.0)
-_STEP = 0.0025  # neighbouring routes differ by more than that in accuracy
+_STEP = 0.0025  # a route is worth its place when it gains so much over the one before
 
 
 @dataclass(frozen=True)
@@ -162,34 +163,39 @@ def _halves(table: Table, seed: int) -> Iterator[tuple[Floats, Floats]]:
 
 
 def choose_routes(table: Table, default: int, slack: float, count: int) -> list[int]:
-    """Up to ``count`` rows from cheap to dear: the cheapest of all, ``default``, and others around it.
+    """Up to ``count`` rows from cheap to dear: ``default``, the cheapest, the most accurate, and others between them.
 
     Promised accuracy, mean time and 95th percentile all grow from one to the next, as the runtime's controller takes
-    a dearer route only where its percentile fits the budget.
+    a dearer route only where its percentile fits the budget. Each further row is the one that gains most accuracy for
+    budgets of any size (the area below the steps of the curve, over the logarithm of time).
     """
     accuracy, ms = table.whole
     value = accuracy - slack * ~table.fixed
-    cheapest, best = int(np.lexsort((-value, ms))[0]), int(np.lexsort((ms, -value))[0])
-    below, above = np.log(ms[default] / ms[cheapest]), np.log(max(ms[best] / ms[default], 1.0))
-    lower = round((count - 1) * below / (below + above)) if below + above > 0 else 0
-    lower = min(max(lower, int(below > 0)), count - 1)
+    cheapest = int(np.lexsort((-value, ms))[0])
+    dearer = (ms > ms[default]) & (value > value[default] + _STEP) & (table.p95_ms >= table.p95_ms[default])
     routes = [default]
-    for limit in np.geomspace(ms[default], ms[cheapest], lower + 1)[1:-1]:
-        after = routes[0]
-        allowed = ((ms <= limit) & (ms < ms[after]) & (table.p95_ms <= table.p95_ms[after])
-                   & (value < value[after] - _STEP) & (value > value[cheapest] + _STEP))
-        routes = [*_best_of(allowed, value, ms), *routes]
-    if lower > 0 and value[cheapest] < value[default]:
+    if count > 1 and value[cheapest] < value[default]:
         routes = [cheapest, *routes]
-    for limit in np.geomspace(ms[default], max(ms[best], ms[default]), count - len(routes) + 1)[1:]:
-        before = routes[-1]
-        allowed = ((ms <= limit * (1 + 1e-9)) & (ms > ms[before]) & (table.p95_ms >= table.p95_ms[before])
-                   & (value > value[before] + _STEP))
-        routes = [*routes, *_best_of(allowed, value, ms)]
+    if count > len(routes) and dearer.any():
+        rows = np.flatnonzero(dearer)
+        routes.append(int(rows[np.lexsort((ms[rows], -value[rows]))[0]]))
+    while len(routes) < count:
+        found = [_between(table, value, ms, low, high) for low, high in itertools.pairwise(routes)]
+        gain, row = max(found, default=(0.0, -1))
+        if gain <= 0:
+            break
+        routes.insert(found.index((gain, row)) + 1, row)
     return routes
 
 
-def _best_of(allowed: npt.NDArray[np.bool_], value: Floats, ms: Floats) -> list[int]:
-    """The row of the largest value, if any is allowed."""
+def _between(table: Table, value: Floats, ms: Floats, low: int, high: int) -> tuple[float, int]:
+    """What the best row between two gains, and which it is; (0, -1) when there is none."""
+    p95 = table.p95_ms
+    allowed = ((ms > ms[low]) & (ms < ms[high]) & (value > value[low] + _STEP) & (value < value[high])
+               & (p95 >= p95[low]) & (p95 <= p95[high]))
     rows = np.flatnonzero(allowed)
-    return [int(rows[np.lexsort((ms[rows], -value[rows]))[0]])] if len(rows) else []
+    if not len(rows):
+        return 0.0, -1
+    gains = (value[rows] - value[low]) * np.log(ms[high] / ms[rows])
+    best = int(gains.argmax())
+    return float(gains[best]), int(rows[best])

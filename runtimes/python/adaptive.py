@@ -22,9 +22,9 @@ from edgekit.runtime.classify import Classifier
 from edgekit.runtime.decide import softmax
 from edgekit.runtime.follow import Answer, Walk, follow
 from edgekit.runtime.options import RuntimeOptions
-from edgekit.runtime.policy import Counters, Policy
+from edgekit.runtime.policy import Counters, Policy, Seen
 from edgekit.runtime.session import Loaded, Runtime, complaint
-from edgekit.runtime.stages import Observer, Pass, StagedNetwork
+from edgekit.runtime.stages import Pass, StagedNetwork
 from edgekit.runtime.streaming import DropPolicy, Streamed, stream_answers
 
 __all__ = ["AdaptiveRuntime", "Inputs", "Point", "as_variant", "largest"]
@@ -49,14 +49,14 @@ class AdaptiveRuntime(Runtime):
 
     def __init__(self, network: StagedNetwork, loaded: Loaded, plan: Plan | None, options: RuntimeOptions) -> None:
         """Takes over ``network``; ``loaded`` describes its largest ladder. Opens and warms what the plan runs."""
-        whole = largest(network.ladders)
-        last = len(network.ladders[whole].stages) - 1
-        super().__init__(ChainSession(network, whole, last), loaded, options)
+        biggest = largest(network.ladders)
+        last = len(network.ladders[biggest].stages) - 1
+        super().__init__(ChainSession(network, biggest, last), loaded, options)
         self._network = network
         self._options = options
         self._entries = [LadderInput(each, loaded.manifest.preprocess, self._stored) for each in network.ladders]
         self._policy = None if plan is None else Policy(plan, options.touch_up)
-        for ladder, stage in {(whole, last)} if plan is None else _points(plan):
+        for ladder, stage in {(biggest, last)} if plan is None else _points(plan):
             network.warm(ladder, stage)
 
     @property
@@ -139,6 +139,11 @@ class AdaptiveRuntime(Runtime):
                                        resolution=chosen.resolution, exit=stage)
         return Runtime(ChainSession(self._network, ladder, stage), loaded, self._options)
 
+    def whole(self) -> Runtime:
+        """``fixed`` for the last stage of the ladder with most pixels: nothing is saved."""
+        ladder = largest(self._network.ladders)
+        return self.fixed(ladder, len(self._network.ladders[ladder].stages) - 1)
+
     def exits(self, ladder: int, x: Inputs) -> tuple[Point, ...]:
         """Every exit of a ladder for one input, from the first to the last, all stages run once. Raises as ``run``."""
         times: list[float] = []
@@ -171,12 +176,16 @@ class AdaptiveRuntime(Runtime):
         if deadline_ms is not None and not deadline_ms > 0:
             raise BadInput(f"The deadline is {deadline_ms} ms.", "It must be more than 0.")
         route = policy.plan.routes[index]
-        # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
-        walker = _Walker(self, xs, route, policy.observe if len(xs) == 1 else None)
+        walker = _Walker(self, xs, route)
+
+        def next_ms(step: int) -> float:
+            policy.observe(walker.seen())
+            return policy.next_ms(index, step)
+
         answers = follow(
-            Walk(route, policy.thresholds(index), walker.advance, walker.keep,
-                 lambda step: policy.next_ms(index, step), lambda: (time.perf_counter() - begin) * 1e3, deadline_ms),
-            len(xs))
+            Walk(route, policy.thresholds(index), walker.advance, walker.keep, next_ms,
+                 lambda: (time.perf_counter() - begin) * 1e3, deadline_ms), len(xs))
+        policy.observe(walker.seen())
         found = [self._prediction(answer, index, route, deadline_ms, begin) for answer in answers]
         policy.finish(index, answers, [each.latency_ms for each in found], deadline_ms)
         return found
@@ -209,21 +218,31 @@ class AdaptiveRuntime(Runtime):
 
     def _alone(self, x: Inputs) -> Array | Mapping[str, Array]:
         """``x`` for the whole network alone: arrays by ladder become that of the largest ladder."""
-        whole = largest(self._network.ladders)
-        if isinstance(x, Mapping) and self._network.ladders[whole].id in x:
-            return x[self._network.ladders[whole].id]
+        name = self._network.ladders[largest(self._network.ladders)].id
+        if isinstance(x, Mapping) and name in x:
+            return x[name]
         return x
 
 
 class _Walker:
     """Brings inputs to the ladders as steps need them, once for each, and keeps what stages leave for later ones."""
 
-    def __init__(self, runtime: AdaptiveRuntime, xs: Sequence[Inputs], route: Route, observer: Observer | None) -> None:
+    def __init__(self, runtime: AdaptiveRuntime, xs: Sequence[Inputs], route: Route) -> None:
         self._image = runtime._image
         self._left = list(xs)
         self._route = route
-        self._observer = observer
+        self._seen: list[Seen] = []
+        # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
+        self._observer = self._see if len(xs) == 1 else None
         self._pass = Pass(runtime._network, {})
+
+    def _see(self, ladder: int, stage: int, measured_ms: float) -> None:
+        self._seen.append((ladder, stage, measured_ms))
+
+    def seen(self) -> list[Seen]:
+        """The stages that ran since the last call; they are told together, since that is when the code is in cache."""
+        seen, self._seen = self._seen, []
+        return seen
 
     def advance(self, number: int) -> Array:
         step = self._route.steps[number]

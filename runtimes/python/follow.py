@@ -59,10 +59,9 @@ class _Track:
         self.elapsed_ms: list[float] = []
 
     def add(self, logits: Array, step: Step, elapsed_ms: float) -> float:
-        self.logits.append(logits.astype(np.float64))
+        self.logits.append(logits)
         combined = combine(self.logits, step.weights)
-        certainty = confidence(combined, step, self.combined[-1] if self.combined else None) if _finite(
-            combined) else math.nan
+        certainty = confidence(combined, step, self.combined[-1] if self.combined else None)
         self.combined.append(combined)
         self.certainties.append(certainty)
         self.elapsed_ms.append(elapsed_ms)
@@ -71,16 +70,11 @@ class _Track:
     def answer(self, reason: str) -> Answer:
         """That of the last step with finite logits. Raises EngineError when there is none."""
         for step in range(len(self.combined) - 1, -1, -1):
-            if _finite(self.combined[step]):
+            if not math.isnan(self.certainties[step]):
                 text = reason if step == len(self.combined) - 1 else f"error: {_NOT_FINITE}"
                 return Answer(self.combined[step], step, text, tuple(self.certainties), tuple(self.elapsed_ms))
         raise EngineError(f"The network gave no answer: {_NOT_FINITE}.",
                           "It overflows for this input: check its values and the preprocessing.")
-
-
-def _finite(values: Floats) -> bool:
-    """Whether all are: squares of what came from float32 do not overflow, and NaN and infinity stay what they are."""
-    return math.isfinite(float(values @ values))
 
 
 def follow(walk: Walk, count: int) -> list[Answer]:

@@ -12,7 +12,10 @@ from edgekit.runtime.controller import Limits, choose, first_state, next_step_ms
 from edgekit.runtime.follow import Answer
 from edgekit.runtime.touchup import first_touchup, from_json, note, thresholds, to_json
 
-__all__ = ["Counters", "Policy"]
+__all__ = ["Counters", "Policy", "Seen"]
+
+Seen = tuple[int, int, float]
+"""Ladder, stage, and the milliseconds that it took."""
 
 
 class Counters(NamedTuple):
@@ -72,10 +75,11 @@ class Policy:
         with self._lock:
             return next_step_ms(self._state, self.plan, self.plan.routes[route], step)
 
-    def observe(self, ladder: int, stage: int, measured_ms: float) -> None:
-        """A stage ran for one input."""
+    def observe(self, seen: Sequence[Seen]) -> None:
+        """These stages have run, in this order, for one input."""
         with self._lock:
-            self._state = observe(self._state, self.plan, ladder, stage, measured_ms)
+            for ladder, stage, measured_ms in seen:
+                self._state = observe(self._state, self.plan, ladder, stage, measured_ms)
 
     def thresholds(self, route: int) -> tuple[float | None, ...]:
         """The plan's, or those of the touch-up."""

@@ -84,3 +84,8 @@ def test_run_with_a_plan_of_its_own(edgekit: Edgekit, image: Path) -> None:
     plan = CONFORMANCE / "golden_adaptive_ort.edgeplan"
     assert json.loads(edgekit("run", GOLDEN, image, "--plan", plan, "--json"))["engine"] == "ort"
     assert "has no ladders" in edgekit("run", CONFORMANCE / "golden.edge", image, "--plan", plan, "--json", code=1)
+
+
+def test_bench_times_the_whole_network(edgekit: Edgekit) -> None:
+    report = json.loads(edgekit("bench", GOLDEN, "--engine", "ort", "--runs", "10", "--json"))
+    assert (report["results"][0]["engine"], report["results"][0]["inputs"][0]["shape"]) == ("ort", [1, 1, 4, 4])

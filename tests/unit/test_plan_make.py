@@ -11,6 +11,7 @@ import pytest
 from edgekit.bundle.adaptive import Plan
 from edgekit.errors import BudgetImpossible
 from edgekit.plan import Observations, PlanRecipe, Point, make_plan, plan_with_points
+from edgekit.plan.choose import Table, choose_routes, measure_slack
 from edgekit.plan.hull import hull_of
 from edgekit.runtime.controller import Limits, choose, first_state, route_p95_ms
 from tests.plan_simulation import HASH, blind, difficulty, replay
@@ -107,6 +108,43 @@ def test_routes_grow_in_accuracy_mean_and_percentile(seeds: list[tuple[Observati
             assert all(step.threshold is not None for step in route.steps[:-1])
             assert [len(step.weights) for step in route.steps] == list(range(1, len(route.steps) + 1))
             assert all((step.gate is not None) == (step.confidence == "gate") for step in route.steps)
+
+
+def table(rows: list[tuple[float, float, float, bool]]) -> Table:
+    """Rows of (accuracy, mean ms, p95 ms, fixed) over one block of 1,000 samples."""
+    accuracy, ms, p95, fixed = (np.array(column) for column in zip(*rows, strict=True))
+    return Table(1000 * accuracy[:, None], 1000 * ms[:, None], p95, fixed, np.array([1000.0]),
+                 tuple((index, 0) for index in range(len(rows))))
+
+
+def test_of_two_routes_that_are_alike_the_cheaper_is_taken_and_none_that_it_beats() -> None:
+    # the second and the fourth are so close that only one of them is wanted; the third is worse and slower
+    rows = [(0.5, 1.0, 1.0, True), (0.70, 2.0, 2.0, True), (0.69, 2.1, 2.1, False), (0.701, 3.0, 3.0, True),
+            (0.9, 5.0, 5.0, True)]
+    assert choose_routes(table(rows), 4, 0.0, 12) == [0, 1, 4]
+    assert choose_routes(table(rows), 0, 0.0, 12) == [0, 1, 4]
+    assert choose_routes(table(rows), 1, 0.0, 12) == [0, 1, 4]
+
+
+def test_routes_whose_percentile_would_fall_are_left_out_and_the_cheapest_stays() -> None:
+    rows = [(0.5, 1.0, 1.0, True), (0.8, 2.0, 9.0, False), (0.7, 2.5, 4.0, False), (0.85, 5.0, 5.0, True),
+            (0.9, 6.0, 8.0, False), (0.92, 7.0, 7.0, True)]
+    assert choose_routes(table(rows), 3, 0.0, 12) == [0, 2, 3, 5]  # the fifth would make the percentile fall after it
+    assert choose_routes(table(rows), 0, 0.0, 1) == [0]
+    assert choose_routes(table(rows), 3, 0.0, 2) == [0, 3]
+
+
+def test_slack_is_what_the_best_of_many_equal_rows_loses_on_the_other_half() -> None:
+    """200 adaptive rows of the same true accuracy: choosing the best is chance alone, and the slack must say so."""
+    random = np.random.default_rng(0)
+    blocks, each = 40, 50
+    right = random.binomial(each, 0.8, size=(201, blocks)).astype(float)
+    found = Table(right, np.full((201, blocks), float(each)), np.ones(201), np.arange(201) == 0,
+                  np.full(blocks, float(each)), tuple((index, 0) for index in range(201)))
+    slack = measure_slack(found, PlanRecipe(budget_ms=2.0))
+    best = float(right[1:].sum(axis=1).max()) / (blocks * each)
+    assert slack == pytest.approx(best - 0.8, rel=0.5)
+    assert slack > 0.01
 
 
 def test_the_controller_takes_the_routes(seeds: list[tuple[Observations, Plan]]) -> None:

@@ -96,7 +96,7 @@ def test_only_errors_of_the_engine_are_survived() -> None:
         walk(Stages([UNSURE], BadInput("wrong")), route(0.9, None))
 
 
-@pytest.mark.parametrize("bad", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, np.inf]])
+@pytest.mark.parametrize("bad", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, np.inf], [1.0, np.nan], [-np.inf, -np.inf]])
 def test_logits_that_are_not_finite_never_answer(bad: list[float]) -> None:
     (answer,) = walk(Stages([UNSURE], [bad]), route(0.9, None))
     assert (answer.step, answer.reason) == (0, "error: the scores are not finite")

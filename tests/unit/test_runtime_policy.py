@@ -38,17 +38,17 @@ def test_a_slowed_device_takes_a_cheaper_route_within_10_frames_and_recovers(pla
     policy.limit(budget_ms=2.0, thermal=0)
     for _ in range(20):
         policy.choose()
-        policy.observe(0, 0, 0.5)
-        policy.observe(0, 1, 0.5)
+        policy.observe([(0, 0, 0.5)])
+        policy.observe([(0, 1, 0.5)])
     assert policy.choose() == 1
     taken = []
     for _ in range(10):
-        policy.observe(0, 0, 1.5)
-        policy.observe(0, 1, 1.5)
+        policy.observe([(0, 0, 1.5)])
+        policy.observe([(0, 1, 1.5)])
         taken.append(policy.choose())
     assert taken[-1] == 0
     for _ in range(40):
-        policy.observe(0, 0, 0.5)
+        policy.observe([(0, 0, 0.5)])
         policy.choose()
     assert policy.choose() == 1
     assert policy.counters().route_changes == 2
@@ -127,7 +127,7 @@ def test_several_threads_lose_no_count(plan: Plan) -> None:
     def work() -> None:
         for _ in range(200):
             route = policy.choose()
-            policy.observe(0, 0, 0.5)
+            policy.observe([(0, 0, 0.5)])
             policy.finish(route, [answer(0, "confident", 0.7)], [1.0], None)
 
     threads = [threading.Thread(target=work) for _ in range(8)]

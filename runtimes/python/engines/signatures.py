@@ -1,10 +1,12 @@
 """Several signatures of one .tflite file, run one by one: the stages of an adaptive network.
 
-One interpreter holds the file, so weights that the signatures share are in memory once as they are in the file. Each
-signature has tensors of its own: what a run leaves in them is copied out, and a run of another signature cannot touch
-it. The package's SignatureRunner resizes its inputs and allocates at every call; for shapes that stay the same both
-return at once (measured: 21 us for a call with two small inputs, of which 14 us are these checks), so it is used as
-it is rather than the private calls under it.
+One interpreter holds the file, so weights that the signatures share are in memory once as they are in the file; but
+XNNPACK prepares them anew for each signature, at loading. EfficientNet-Lite0 in 4 stages takes 47 MB of private
+memory at one resolution and 105 MB at four (float32; 32 MB at four as int8), by RssAnon in /proc before and after
+``load``. Each signature has tensors of its own: what a run leaves in them is copied out, and a run of another
+signature cannot touch it. The package's SignatureRunner resizes its inputs and allocates at every call; for shapes
+that stay the same both return at once (measured: 21 us for a call with two small inputs, of which 14 us are these
+checks), so it is used as it is rather than the private calls under it.
 """
 
 from __future__ import annotations
