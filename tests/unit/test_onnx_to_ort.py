@@ -114,7 +114,9 @@ def raw_ort(model: OnnxModel, path: Path) -> bytes:
 
 
 def test_canonical_bytes_do_not_depend_on_the_engines_hash_map(tmp_path: Path) -> None:
-    saved = [raw_ort(conv_net(), tmp_path / f"{turn}.ort") for turn in range(6)]
+    saved: list[bytes] = []
+    while len(saved) < 40 and (len(saved) < 6 or len(set(saved)) == 1):  # which order comes is chance
+        saved.append(raw_ort(conv_net(), tmp_path / f"{len(saved)}.ort"))
     assert len(set(saved)) > 1, "ONNX Runtime has become deterministic: canonical_ort may go"
     canonical = {canonical_ort(data) for data in saved}
     assert len(canonical) == 1
