@@ -74,7 +74,9 @@ def test_a_plan_is_added_and_every_entry_stays(made: Path, tmp_path: Path) -> No
     assert default["accuracy"] == plan.routes[plan.default].promise.accuracy
     best = max(point["accuracy"] for point in report["fixed"])
     assert default["accuracy"] >= best - 0.02 - 1e-9
-    assert [step.split("@")[0] for step in report["routes"][0]["steps"]] == ["8"]
+    means = [route.promise.mean_ms for route in plan.routes]  # which points win depends on how fast stages are here
+    assert means == sorted(means)
+    assert plan.routes[-1].promise.accuracy >= best - 0.02
     picture = ElementTree.fromstring((tmp_path / "c.svg").read_text())  # noqa: S314 - our own file
     circles = picture.findall("{http://www.w3.org/2000/svg}circle")
     assert len(circles) >= len(plan.routes) + 4
