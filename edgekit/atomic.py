@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgekit.errors import WriteFailed
@@ -16,22 +16,29 @@ __all__ = ["write_atomically"]
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+def write_atomically(
+    path: Path, data: bytes | Iterable[bytes], check: Callable[[Path], None] | None = None
+) -> None:
     """Write ``data`` (bytes, or chunks of bytes) to ``path``, replacing what is there in one step.
+
+    ``check`` is given the complete temporary file and raises what keeps it from taking the place.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk and renamed over ``path``. Several
     processes may write the same path at once: the last rename wins with its whole content. A symbolic link is
     followed. A device or pipe (/dev/null, /dev/stdout) cannot be replaced and is written to directly.
 
     Raises WriteFailed when the system refuses (disk full, no permission, no such folder, a folder in the way); then
-    ``path`` is what it was and no temporary file is left. An exception of the chunk iterator passes through, with the
-    same guarantee.
+    ``path`` is what it was and no temporary file is left. An exception of the chunk iterator or of ``check`` passes
+    through, with the same guarantee.
     """
     try:
         if _is_special(path):
+            if check is not None:
+                raise WriteFailed(f"'{path}' is a device or a pipe, where nothing can be checked before it is there.",
+                                  "Give the name of a file.")
             _write_through(path, data)
         else:
-            _replace(Path(os.path.realpath(path)), data)
+            _replace(Path(os.path.realpath(path)), data, check)
     except OSError as error:
         raise WriteFailed(f"Could not write '{path}': {error.strerror or error}.", _remedy(path, error)) from error
 
@@ -54,7 +61,7 @@ def _write_through(path: Path, data: bytes | Iterable[bytes]) -> None:
         os.close(descriptor)
 
 
-def _replace(path: Path, data: bytes | Iterable[bytes]) -> None:
+def _replace(path: Path, data: bytes | Iterable[bytes], check: Callable[[Path], None] | None) -> None:
     temporary = path.parent / f".edgekit-{os.urandom(8).hex()}.tmp"
     # Created with the permissions of any new file (the umask applies), unlike tempfile's 0600.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -64,6 +71,8 @@ def _replace(path: Path, data: bytes | Iterable[bytes]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if check is not None:
+            check(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -34,17 +34,17 @@ _DAMAGED = "Obtain it anew; do not run it."
 class Bundle:
     """An open .edge file; close it, or use it as a context manager.
 
-    ``manifest`` is checked and of this build's schema, ``manifest_bytes`` is what the file holds. ``signed`` says that
-    a signature is present, ``signature_checked`` that it was found right with the public key that was given. Several
-    threads may read at once.
+    ``manifest`` is checked and of this build's schema, ``manifest_bytes`` is what the file holds. ``signature``
+    holds the 64 bytes of one that is present (``signed``), ``signature_checked`` says that it was found right with the
+    public key that was given. Several threads may read at once.
     """
 
-    def __init__(self, file: _File, spans: dict[str, Span], manifest: Manifest, manifest_bytes: bytes,
-                 signature_checked: bool) -> None:
+    def __init__(self, file: _File, spans: dict[str, Span], manifest: Manifest,
+                 signed: tuple[bytes, bytes | None], signature_checked: bool) -> None:
         self.path = file.path
         self.manifest = manifest
-        self.manifest_bytes = manifest_bytes
-        self.signed = SIGNATURE in spans
+        self.manifest_bytes, self.signature = signed
+        self.signed = self.signature is not None
         self.signature_checked = signature_checked
         self._file = file
         self._spans = spans
@@ -93,7 +93,7 @@ class Bundle:
             check_signature(manifest_bytes, signature, key)
         manifest = decode_manifest(manifest_bytes)
         _check_agreement(manifest.entries, spans)
-        return cls(file, spans, manifest, manifest_bytes, key is not None)
+        return cls(file, spans, manifest, (manifest_bytes, signature), key is not None)
 
     def read(self, entry: str) -> bytes:
         """The content of ``entry`` in one new bytes object, which is the very one that was hashed.

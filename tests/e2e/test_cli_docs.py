@@ -16,6 +16,7 @@ from edgekit.bundle.manifest import Manifest
 from edgekit.cli.bench import bench
 from edgekit.cli.build import Build
 from edgekit.cli.convert import Convert
+from edgekit.cli.delta import Delta
 from edgekit.cli.doctor import Doctor
 from edgekit.cli.export import Export
 from edgekit.cli.frame import ErrorReport
@@ -35,7 +36,7 @@ from edgekit.profile.predict import LatencyPrediction
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
     ErrorReport, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
-    LatencyPrediction, DemoResult, Keygen, Sign, Doctor,
+    LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
 
