@@ -6,8 +6,6 @@ fitted to the end. The trained ones see photographs of EDGEKIT_SHARED (default .
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from benchmarks.packs import SHARED, photographs
 from edgekit.artifacts import Array, LiteRTModel, OnnxModel
 from edgekit.atomic import write_atomically
 from edgekit.converters.onnx_model import load_onnx
@@ -25,11 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "CALIBRATION", "FITTED", "FLOOR_DB", "HELD_OUT", "NAMES", "RANDOM", "SHARED", "TRAINED", "Case", "cases",
-    "data_is_there", "images", "make", "onnx_source", "photographs",
+    "CALIBRATION", "FITTED", "FLOOR_DB", "HELD_OUT", "NAMES", "RANDOM", "TRAINED", "Case", "cases",
+    "data_is_there", "images", "make", "onnx_source",
 ]
 
-SHARED = Path(os.environ.get("EDGEKIT_SHARED", "../shared"))
 RANDOM = ("mobilenet_v3_small", "vit_tiny", "convnext_tiny", "ghostnet", "shufflenet_v2", "unet", "dynamic_convnet")
 #: the second variant of a network, its BatchNorm fitted to the end -> the network
 FITTED = {"mobilenet_v3_small_fitted": "mobilenet_v3_small"}
@@ -121,18 +119,6 @@ def _random_case(name: str, cache: Path) -> Case:
     model, plain = read_model(_exported(name, cache)), FITTED.get(name, name)
     return Case(name, model, open_samples(images(plain, CALIBRATION, 1), model.inputs),
                 open_samples(images(plain, HELD_OUT, 2), model.inputs), Goal(min_sqnr_db=FLOOR_DB.get(plain, 30.0)))
-
-
-def photographs(file: str, prefix: str, count: int) -> tuple[list[Array], Array]:
-    """uint8 (height, width, 3) pictures of a pack in EDGEKIT_SHARED, and their classes."""
-    from PIL import Image
-
-    with np.load(SHARED / "data" / file) as pack:
-        data, offsets = pack[f"{prefix}jpeg"], pack[f"{prefix}offsets"]
-        labels = pack[f"{prefix}labels"][:count].astype(np.int64)
-        pictures = [np.asarray(Image.open(io.BytesIO(data[offsets[i]:offsets[i + 1]].tobytes())).convert("RGB"))
-                    for i in range(len(labels))]
-    return pictures, labels
 
 
 def _split(name: str, model: LiteRTModel, arrays: Array, labels: Array, seen: int) -> Case:

@@ -21,17 +21,16 @@ import msgspec
 import numpy as np
 from onnx import numpy_helper
 
+from benchmarks.packs import SHARED, photographs
 from benchmarks.quantize_cases import (
     CALIBRATION,
     FITTED,
     FLOOR_DB,
     HELD_OUT,
-    SHARED,
     TRAINED,
     data_is_there,
     images,
     onnx_source,
-    photographs,
 )
 from benchmarks.quantize_report import Point, Row, StockRow
 from edgekit import isolate

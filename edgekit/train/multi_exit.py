@@ -26,12 +26,15 @@ __all__ = ["CutPoint", "ExitRecipe", "MultiExit", "cut_points", "suggest_exits"]
 class ExitRecipe:
     """How heads look and what flows between them.
 
-    ``head_width``: channels of the 1x1 convolution in front of the classifier of a head, None for none.
+    ``head_width``: channels of the convolution in front of the classifier of a head, None for none.
+    ``head_convs``: how many 3x3 convolutions of stride 2 it is (as MSDNet's classifiers, Huang et al., ICLR 2018: early
+    features are too local for a linear classifier); 0 for a single 1x1. Tokens always get a linear layer.
     ``carry``: t of the running logits, 0 to 1. ``rescale``: the trunk gets the mean of the gradients of the exits
     behind a point instead of their sum (gradient rescaling of IMTA, Li et al., ICCV 2019).
     """
 
     head_width: int | None = None
+    head_convs: int = 0
     carry: float = 0.0
     rescale: bool = False
 
@@ -61,13 +64,16 @@ class MultiExit(nn.Module):
         self.recipe = recipe
         self.features: list[Tensor] = []
         modules = dict(backbone.named_modules())
+        if recipe.head_convs < 0 or (recipe.head_convs and recipe.head_width is None):
+            raise BadRecipe(f"Heads of {recipe.head_convs} convolutions and the width {recipe.head_width}.",
+                            "Give head_width with head_convs, which is at least 0.")
         for name in exits:
             if name not in modules:
                 raise UnknownName.of("submodule", name, [key for key in modules if key][:60])
         shapes, classes = _trace_shapes(backbone, exits, example)
         if list(shapes) != list(exits):
             raise BadRecipe(f"The exits {list(exits)} are met in the order {list(shapes)}.", "Give them in this order.")
-        self.heads = nn.ModuleList(_head(shape, classes, recipe.head_width) for shape in shapes.values())
+        self.heads = nn.ModuleList(_head(shape, classes, recipe) for shape in shapes.values())
         for index, name in enumerate(exits):
             modules[name].register_forward_hook(self._tap(index))
 
@@ -112,14 +118,17 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 class _Head(nn.Sequential):
-    """A 1x1 convolution if wanted, the mean over space (or tokens), a linear classifier."""
+    """Convolutions if wanted, the mean over space (or tokens), a linear classifier."""
 
-    def __init__(self, shape: torch.Size, classes: int, width: int | None) -> None:
-        channels = shape[1] if len(shape) == 4 else shape[-1]
+    def __init__(self, shape: torch.Size, classes: int, recipe: ExitRecipe) -> None:
+        channels, width = shape[1] if len(shape) == 4 else shape[-1], recipe.head_width
         layers: list[nn.Module] = []
         if len(shape) == 4:
             if width is not None:
-                layers += [nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                for number in range(max(recipe.head_convs, 1)):
+                    size, stride = (3, 2) if recipe.head_convs else (1, 1)
+                    layers += [nn.Conv2d(width if number else channels, width, size, stride, size // 2, bias=False),
+                               nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         else:
             layers += [nn.LayerNorm(channels), _TokenMean()]
@@ -135,11 +144,11 @@ class _TokenMean(nn.Module):
         return x.mean(dim=1)
 
 
-def _head(shape: torch.Size, classes: int, width: int | None) -> nn.Module:
+def _head(shape: torch.Size, classes: int, recipe: ExitRecipe) -> nn.Module:
     if len(shape) not in (3, 4):
         raise BadRecipe(f"An exit sees a tensor of shape {list(shape)}.",
                         "It must be (N, channels, height, width) or (N, tokens, channels).")
-    return _Head(shape, classes, width)
+    return _Head(shape, classes, recipe)
 
 
 def cut_points(backbone: nn.Module, example: Tensor) -> tuple[CutPoint, ...]:
