@@ -238,9 +238,12 @@ class Workbench:
             on_step(f"timing {len(ready)} files")
         if not ready:
             return []
-        speeds = compare_speed([self.model.data, *(self.files[trial.name] for trial in ready)], self.feeds, seconds,
-                               self.engine)
+        speeds = self.compared([self.model.data, *(self.files[trial.name] for trial in ready)], seconds)
         return [msgspec.structs.replace(trial, speed=speed) for trial, speed in zip(ready, speeds[1:], strict=True)]
+
+    def compared(self, files: Sequence[bytes], seconds: float) -> tuple[Speed, ...]:
+        """The speed of each file against the first."""
+        return compare_speed(files, self.feeds, seconds, self.engine)
 
     def prepared(self, model: Model) -> Model:
         """The float model as the other methods want it."""

@@ -15,7 +15,7 @@ from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, output_option, shape_option
 from edgekit.cli.progress import followed, reporter
-from edgekit.cli.quantize_device import refuse_device
+from edgekit.cli.quantize_device import device_pair
 from edgekit.errors import BadRecipe
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edgekit.converters.quantize import Model, Samples, Search, Trial
+    from edgekit.profile.mixed import MixedProfile
 
 __all__ = ["Candidate", "LayerError", "Quantize", "Request", "quantize", "quantize_file"]
 
@@ -112,6 +113,7 @@ class Request(msgspec.Struct, frozen=True):
     to: Engine
     cpu: Literal["host", "x86", "x86_vnni", "arm"]
     step_file: Path | None = None
+    device: MixedProfile | None = None
 
 
 def _draw(result: Quantize) -> RenderableType:
@@ -188,7 +190,8 @@ def _layers(result: Quantize) -> RenderableType:
 @click.option("--recipe", "recipe_file", type=PATH, metavar="FILE.json", help="Apply this recipe; do not search.")
 @click.option("--save-recipe", type=PATH, metavar="FILE.json",
               help="Write the recipe, which makes the same file again.")
-@click.option("--device", metavar="ID", help="Predict times by a device's profile instead of measuring them here.")
+@click.option("--device", metavar="ID", multiple=True,
+              help="Predict times by the device's profiles of float32 and int8 instead of measuring them here.")
 @click.option("--preprocess", type=PATH, metavar="FILE.json", help="How images become inputs (a Preprocess as JSON).")
 @shape_option
 def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
@@ -199,8 +202,6 @@ def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
     inputs; their first axis counts samples; an array named labels makes accuracy the measure of quality.
     """
     recipe_file, data, output = options["recipe_file"], options["data"], options["output"]
-    if options["device"] is not None:
-        refuse_device(options["device"])
     if recipe_file is None and data is None:
         raise BadRecipe("There is no calibration data.", "Give --data with a file or folder, or the word random.")
     preprocess = Preprocess() if options["preprocess"] is None else _read(options["preprocess"], Preprocess)
@@ -211,7 +212,7 @@ def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
         goal={"objective": options["objective"], "min_sqnr_db": options["min_sqnr_db"],
               "max_drop_points": options["max_drop"], "max_seconds": options["max_seconds"]},
         base=QuantRecipe((), method=options["method"], percentile=options["percentile"], io=options["io"]),
-        to=to, cpu=options["cpu"],
+        to=to, cpu=options["cpu"], device=device_pair(options["device"], to),
     )
     refuse_same_file(source, output)
     with followed(frame, f"Quantizing {source}") as step_file:
@@ -233,6 +234,7 @@ def quantize_file(request: Request) -> Quantize:
     """The work, in a process of its own: the files are written here, and what is returned is small."""
     from edgekit.cli import quantize_ort
     from edgekit.converters.quantize import Goal, open_samples, search
+    from edgekit.converters.quantize.priced import search_for
     from edgekit.converters.quantize.sensitivity import saved_bytes
 
     goal = Goal(**request.goal)
@@ -250,7 +252,11 @@ def quantize_file(request: Request) -> Quantize:
     assert samples is not None
     if isinstance(model, OrtModel):
         return _written(request, quantize_ort.search(request, model, samples, goal))
-    found = search(model, samples, goal, request.base, reporter(request.step_file))
+    say = reporter(request.step_file)
+    if request.device is None:
+        found = search(model, samples, goal, request.base, say)
+    else:
+        found = search_for(request.device, model, samples, goal, request.base, say)
     return _written(request, found, saved_bytes(model.data, found.model.data))
 
 

@@ -1,26 +1,32 @@
-"""What ``edgekit quantize --device`` can honestly do with the profiles that there are."""
+"""Whose times ``edgekit quantize --device`` goes by."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from edgekit.errors import BadRecipe
 
-__all__ = ["refuse_device"]
+if TYPE_CHECKING:
+    from edgekit.profile.mixed import MixedProfile
+
+__all__ = ["device_pair"]
 
 
-def refuse_device(name: str) -> None:
-    """Raises BadRecipe, which says why the profile ``name`` cannot rank int8 files; UnknownName for none of them.
+def device_pair(names: Sequence[str], to: str) -> MixedProfile | None:
+    """The profiles that ``--device`` names, once or twice; None where it was not given.
 
-    A candidate mixes ops in float and in integers. A profile is of one precision, and a prediction adds up the ops of
-    one profile; the price of the conversions between the two, and of what cuts a partition, is in none.
+    Raises BadRecipe where they cannot price a file that mixes precisions, UnknownName, BadInput.
     """
-    from edgekit.device_profiles import load_profiles, resolve
+    if not names:
+        return None
+    from edgekit.device_profiles import resolve
+    from edgekit.profile.mixed import pair_of
 
-    profile = resolve(name)
-    known = [each.id for each in load_profiles()
-             if each.precision == "int8" and each.fit is not None and each.soc == profile.soc]
-    integers = f"int8 is fitted by {', '.join(known)}" if known else "no profile of this device is fitted on int8"
-    raise BadRecipe(
-        f"The profile '{profile.id}' ({profile.runtime}, {profile.precision}) cannot rank files that mix float and "
-        f"int8 ops: {integers}, and no profile holds what the conversions between them cost.",
-        "Leave --device out: times are measured on this machine. Predict a finished file with edgekit profile.",
-    )
+    if to != "litert":
+        raise BadRecipe("--device is for LiteRT files: there are no int8 profiles of ONNX Runtime.",
+                        "Leave --device out, or --to litert.")
+    if len(names) > 2:
+        raise BadRecipe(f"--device was given {len(names)} times.", "Give a profile of float32 and one of int8.")
+    profiles = [resolve(name) for name in names]
+    return pair_of(*profiles)
