@@ -11,10 +11,11 @@ import msgspec
 
 from edgekit.artifacts import LiteRTModel
 from edgekit.converters.quantize.goal import Goal
+from edgekit.converters.quantize.plan import Plan
 from edgekit.converters.quantize.samples import Samples
 from edgekit.converters.quantize.search import Search, search_on
 from edgekit.converters.quantize.speed import Speed
-from edgekit.converters.quantize.workbench import Workbench
+from edgekit.converters.quantize.workbench import Trial, Workbench
 from edgekit.graph.costs_tflite import tflite_costs
 from edgekit.profile.mixed import MixedProfile, Price
 from edgekit.recipe import QuantRecipe
@@ -22,6 +23,8 @@ from edgekit.recipe import QuantRecipe
 __all__ = ["search_for"]
 
 _LEAST_COVERED = 0.5
+#: activations are quantized at run time, or weights converted back: neither is a float kernel nor an int8 one
+_UNPRICED = frozenset({"dynamic8", "dynamic4", "weight8"})
 
 
 class _PricedWorkbench(Workbench):
@@ -31,6 +34,13 @@ class _PricedWorkbench(Workbench):
         self._device = device
         self.prices: dict[bytes, Price] = {}
         super().__init__(model, samples, base)
+
+    def make(self, plans: Sequence[Plan], on_step: Callable[[str], None]) -> list[Trial]:
+        """As the base class; forms whose kernels no profile holds become failed trials."""
+        known = [plan for plan in plans if not _UNPRICED & {*plan.kinds.values(), plan.keep_as}]
+        return super().make(known, on_step) + [
+            Trial(plan, failure="Profiles hold no times of kernels with integers in the weights only.")
+            for plan in plans if plan not in known]
 
     def compared(self, files: Sequence[bytes], seconds: float) -> tuple[Speed, ...]:
         """Predicted times; ``low`` and ``high`` of a ratio are the two bands together, as if independent."""

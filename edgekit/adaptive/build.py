@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["build_adaptive"]
 
 Resolution = tuple[int, int]
+Source = Path | str | OnnxModel
 _LABELS = "labels.txt"
 #: of the range: what two correct engines differ by on an int8 network, and the steps of the last layer that make up
 _QUANTIZED_TOLERANCE, _STEPS = 0.02, 4
@@ -44,11 +45,12 @@ _QUANTIZED_TOLERANCE, _STEPS = 0.02, 4
 class _Work:
     """What the stages hand on; what stands below ``calibration`` is filled in by them.
 
-    ``wholes``: the int8 networks in one piece. ``samples``: images and the answers that the bundle will hold, by
+    ``models``: the network at each resolution, the same one or with other weights. ``wholes``: the int8 networks in one
+    piece. ``samples``: images and the answers that the bundle will hold, by
     resolution. ``steps``: the width of a step of each exit's logits, 0 for floats.
     """
 
-    model: OnnxModel
+    models: Mapping[Resolution, OnnxModel]
     source_name: str
     recipe: AdaptiveRecipe
     exits: tuple[str, ...]
@@ -61,7 +63,7 @@ class _Work:
 
 
 def build_adaptive(
-    source: Path | str | OnnxModel,
+    source: Source | Mapping[Resolution, Source],
     out: Path | str,
     recipe: AdaptiveRecipe,
     key: Ed25519PrivateKey | None = None,
@@ -71,8 +73,10 @@ def build_adaptive(
     """An .edge bundle at ``out`` with a ladder for each engine and resolution of ``recipe``, signed by ``key``.
 
     ``source``: an ONNX network with one image as input (1 or dynamic, C, H, W; float32) and an output with logits
-    (N, classes) for each exit. ``calibration``, for int8: a folder of images, a file of arrays, uint8 images
-    (N, H, W, 3), arrays as the network sees them (for a single resolution), or "random". The bundle has no plan yet.
+    (N, classes) for each exit; or one such network for each resolution, say with heads of its own: weights that are the
+    same, as those of a shared trunk, are stored once. ``calibration``, for int8: a folder of images, a file of arrays,
+    uint8 images (N, H, W, 3), arrays as the network sees them (for a single resolution), or "random". The bundle has no
+    plan yet.
 
     Before anything is written, the stages in a row are run on the test vectors: fp32 against ONNX Runtime on the
     source, int8 against the quantized network in one piece, whose bits they must give.
@@ -80,9 +84,12 @@ def build_adaptive(
     Raises BadModel, BadRecipe, BadInput, UnknownName, UnsupportedOps, VerificationFailed, WriteFailed, MissingExtra;
     ``out`` is untouched then.
     """
-    model, name = _loaded(source, recipe)
-    work = _Work(model, name, recipe, recipe.exits or tuple(spec.name for spec in model.outputs), calibration)
-    _check(work)
+    models, name = _loaded(source, recipe)
+    outputs = next(iter(models.values())).outputs
+    work = _Work(models, name, recipe, recipe.exits or tuple(spec.name for spec in outputs), calibration)
+    _check_alike(models)
+    for resolution in recipe.resolutions:
+        _check(work, resolution)
     for title, stage in _STAGES:
         if on_stage is not None:
             on_stage(title)
@@ -93,17 +100,39 @@ def build_adaptive(
     return write_bundle(Path(out), manifest, blobs, key)
 
 
-def _loaded(source: Path | str | OnnxModel, recipe: AdaptiveRecipe) -> tuple[OnnxModel, str]:
+def _loaded(source: Source | Mapping[Resolution, Source], recipe: AdaptiveRecipe,
+            ) -> tuple[dict[Resolution, OnnxModel], str]:
+    if isinstance(source, Mapping):
+        if set(source) != set(recipe.resolutions):
+            raise BadRecipe(f"There are networks for {sorted(source)}, the recipe has {sorted(recipe.resolutions)}.",
+                            "Give one for each resolution.")
+        models = {resolution: _read(source[resolution]) for resolution in recipe.resolutions}
+        first = source[recipe.resolutions[-1]]
+    else:
+        models, first = dict.fromkeys(recipe.resolutions, _read(source)), source
+    return models, f"{recipe.name}.onnx" if isinstance(first, OnnxModel) else Path(first).name
+
+
+def _read(source: Source) -> OnnxModel:
     if isinstance(source, OnnxModel):
-        return source, f"{recipe.name}.onnx"
+        return source
     from edgekit.converters.onnx_model import load_onnx
 
-    return load_onnx(Path(source)), Path(source).name
+    return load_onnx(Path(source))
 
 
-def _check(work: _Work) -> None:
+def _check_alike(models: Mapping[Resolution, OnnxModel]) -> None:
+    """Ladders must be interchangeable: same image, same exits."""
+    kinds = {(tuple((spec.name, spec.dtype, spec.shape[:2]) for spec in model.inputs),
+              tuple(spec.name for spec in model.outputs)) for model in models.values()}
+    if len(kinds) > 1:
+        raise BadRecipe("The networks of the resolutions have different inputs or outputs.",
+                        "Give them the same names, channels and exits.")
+
+
+def _check(work: _Work, resolution: Resolution) -> None:
     """Everything that can be seen without converting."""
-    model = work.model
+    model = work.models[resolution]
     outputs = {spec.name: spec for spec in model.outputs}
     image = model.inputs[0] if len(model.inputs) == 1 else None
     if image is None or len(image.shape) != 4 or image.dtype != "float32" or image.shape[0] not in (-1, 1):
@@ -113,18 +142,17 @@ def _check(work: _Work) -> None:
         raise BadRecipe(f"The number of channels of the input '{image.name}' is not fixed: {list(image.shape)}.",
                         "Export the network with a fixed one.")
     plan_split(model, work.exits)  # on the source, whose nodes the person knows, and before the slow stages
-    for resolution in work.recipe.resolutions:
-        if any(have not in (-1, want) for have, want in zip(image.shape[2:], resolution, strict=True)):
-            raise BadRecipe(f"The input '{image.name}' is {list(image.shape)} and cannot take "
-                            f"{resolution[0]} x {resolution[1]} pixels.", "Export the network with dynamic sides.")
-        plain = BuildRecipe(preprocess=work.recipe.preprocess, labels=work.recipe.labels,
-                            convert=ConvertRecipe(shapes=_shapes(work, resolution)))
-        for name in work.exits:
-            check_recipe(msgspec.structs.replace(model, outputs=(outputs[name],)), plain)
+    if any(have not in (-1, want) for have, want in zip(image.shape[2:], resolution, strict=True)):
+        raise BadRecipe(f"The input '{image.name}' is {list(image.shape)} and cannot take "
+                        f"{resolution[0]} x {resolution[1]} pixels.", "Export the network with dynamic sides.")
+    plain = BuildRecipe(preprocess=work.recipe.preprocess, labels=work.recipe.labels,
+                        convert=ConvertRecipe(shapes=_shapes(work, resolution)))
+    for name in work.exits:
+        check_recipe(msgspec.structs.replace(model, outputs=(outputs[name],)), plain)
 
 
 def _shapes(work: _Work, resolution: Resolution) -> dict[str, tuple[int, ...]]:
-    image = work.model.inputs[0]
+    image = work.models[resolution].inputs[0]
     return {image.name: (1, image.shape[1], *resolution)}
 
 
@@ -133,7 +161,7 @@ def _answer(work: _Work) -> _Work:
     samples = {}
     for resolution in work.recipe.resolutions:
         shapes = _shapes(work, resolution)
-        drawn = [_sample(work.model, shapes, seed) for seed in range(work.recipe.test_vectors)]
+        drawn = [_sample(work.models[resolution], shapes, seed) for seed in range(work.recipe.test_vectors)]
         samples[resolution] = tuple((inputs, {name: outputs[name] for name in work.exits}) for inputs, outputs in drawn)
     for name in work.exits:
         logits = samples[work.recipe.resolutions[0]][0][1][name]
@@ -166,7 +194,7 @@ def _litert_ladders(work: _Work) -> _Work:
     recipe = work.recipe
     models: dict[Resolution, LiteRTModel] = {}
     for resolution in _ordered(recipe):
-        model = to_litert(work.model, ConvertRecipe(shapes=_shapes(work, resolution))).model
+        model = to_litert(work.models[resolution], ConvertRecipe(shapes=_shapes(work, resolution))).model
         assert isinstance(model, LiteRTModel)
         models[resolution] = model
     if recipe.precision == "int8":
@@ -188,8 +216,10 @@ def _ort_ladders(work: _Work) -> _Work:
     from edgekit.adaptive.ort_stages import Weights, ort_stages, shared_graph
 
     weights = Weights("models/ort-fp32.weights")
-    models = {resolution: ort_stages(work.model, work.exits, next(iter(_shapes(work, resolution).values())), weights)
-              for resolution in _ordered(work.recipe)}
+    models = {}
+    for resolution in _ordered(work.recipe):
+        (shape,) = _shapes(work, resolution).values()
+        models[resolution] = ort_stages(work.models[resolution], work.exits, shape, weights)
     blobs: dict[str, bytes] = {}
     stages: dict[Resolution, list[Stage]] = {resolution: [] for resolution in models}
     for number, name in enumerate(work.exits):
@@ -285,7 +315,7 @@ def _described(work: _Work) -> tuple[Manifest, dict[str, bytes]]:
         test_vectors=(),
         provenance=Provenance(
             source_name=work.source_name,
-            source_sha256=hashlib.sha256(work.model.data).hexdigest(),
+            source_sha256=_sha256(work.models),
             recipe=msgspec.json.decode(plain, type=dict[str, object]),
             tools=tool_versions(),
         ),
@@ -294,6 +324,12 @@ def _described(work: _Work) -> tuple[Manifest, dict[str, bytes]]:
         ladders=ladders,
     )
     return manifest, blobs
+
+
+def _sha256(models: Mapping[Resolution, OnnxModel]) -> str:
+    """Of the network; of several, that of their hashes in the order of the recipe."""
+    found = list(dict.fromkeys(hashlib.sha256(model.data).hexdigest() for model in models.values()))
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _vectors(work: _Work, ladder: Ladder, blobs: dict[str, bytes]) -> tuple[TestVector, ...]:

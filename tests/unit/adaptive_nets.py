@@ -76,6 +76,16 @@ class Net:
         return describe(onnx.shape_inference.infer_shapes(proto))
 
 
+def wide_two_exits(heads: int) -> OnnxModel:
+    """Two exits behind a trunk of 200 KB that is the same for all; ``heads``: the seed of their weights."""
+    net, width = Net(), 64
+    first = net.node("Relu", net.conv("x", 3, width, 2))
+    trunk = net.node("Relu", net.conv(first, width, width))
+    early = first
+    net._rng = np.random.default_rng(100 + heads)
+    return net.model([net.head(early, width), net.head(trunk, width)])
+
+
 def two_exits(side: int | None = None) -> OnnxModel:
     """Convolution, exit, convolution, exit."""
     net = Net(3)

@@ -18,7 +18,7 @@ from edgekit.bundle import Bundle, Ladder, generate_key_pair, load_private_key, 
 from edgekit.converters.onnx_model import describe
 from edgekit.errors import BadInput, BadRecipe, UnknownName, VerificationFailed
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
-from tests.unit.adaptive_nets import CLASSES, Net, chain_litert, image, run_onnx, two_exits
+from tests.unit.adaptive_nets import CLASSES, Net, chain_litert, image, run_onnx, two_exits, wide_two_exits
 
 SIZES = ((12, 12), (16, 20))
 RECIPE = AdaptiveRecipe(resolutions=SIZES)
@@ -241,3 +241,30 @@ def not_logits() -> OnnxModel:
     proto = onnx.load_model_from_string(net.model([value, net.head(net.conv(value, 6, 6), 6)]).data)
     del proto.graph.output[0].type.tensor_type.shape.dim[:]
     return describe(onnx.shape_inference.infer_shapes(proto))
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, msgspec.structs.replace(RECIPE, engines=("ort",)), INT8],
+                         ids=["litert", "ort", "int8"])
+def test_a_network_for_each_resolution_shares_the_trunk(tmp_path: Path, recipe: AdaptiveRecipe) -> None:
+    trunk = wide_two_exits(0)
+    own = {resolution: wide_two_exits(seed) for seed, resolution in enumerate(recipe.resolutions)}
+    calibration = images() if recipe.precision == "int8" else None
+    build_adaptive(trunk, tmp_path / "one.edge", recipe, calibration=calibration)
+    manifest = build_adaptive(own, tmp_path / "own.edge", recipe, calibration=calibration)
+    with Bundle.open(tmp_path / "own.edge") as bundle:
+        answers = [vector(bundle, ladder) for ladder in manifest.ladders]
+    for (start, want), model in zip(answers, own.values(), strict=True):
+        if recipe.precision == "fp32":  # in int8, building has compared bits with the quantized network of each
+            for name, answer in run_onnx(model, {"x": start}).items():
+                np.testing.assert_allclose(want[name], answer, atol=1e-4)
+    more = (tmp_path / "own.edge").stat().st_size - (tmp_path / "one.edge").stat().st_size
+    assert more < 0.3 * len(trunk.data)  # the second pair of heads, and no second trunk
+
+
+def test_networks_for_other_resolutions_or_with_other_exits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRecipe, match="one for each resolution"):
+        build_adaptive({(12, 12): two_exits()}, tmp_path / "n.edge", RECIPE)
+    other = msgspec.structs.replace(two_exits(), outputs=two_exits().outputs[:1])
+    with pytest.raises(BadRecipe, match="different inputs or outputs"):
+        build_adaptive({SIZES[0]: two_exits(), SIZES[1]: other}, tmp_path / "n.edge", RECIPE)
+    assert not (tmp_path / "n.edge").exists()
