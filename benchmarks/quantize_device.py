@@ -2,7 +2,8 @@
 
     edgekit devices fit --host --precision float32 -o float.json
     edgekit devices fit --host --precision int8 -o int8.json
-    python -m benchmarks.quantize_device --float float.json --int8 int8.json [--network NAME ...]
+    edgekit devices fit --host --precision dynamic8 -o dynamic8.json
+    python -m benchmarks.quantize_device float.json int8.json dynamic8.json [--network NAME ...]
 
 Both searches see the same calibration data. The two files that they choose are then timed side by side, with the float
 file; and the ratio that the profiles predict is compared with the measured one over all candidates of both searches.
@@ -22,7 +23,7 @@ from edgekit.converters.quantize import Search, search
 from edgekit.converters.quantize.priced import search_for
 from edgekit.converters.quantize.speed import compare_speed
 from edgekit.device_profiles import resolve
-from edgekit.profile.mixed import MixedProfile, pair_of
+from edgekit.profile.mixed import MixedProfile, mixed_profile
 from edgekit.recipe import QuantRecipe
 
 _SECONDS = 6.0
@@ -65,11 +66,10 @@ def _spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--float", dest="floats", required=True)
-    parser.add_argument("--int8", required=True)
+    parser.add_argument("profiles", nargs="+")
     parser.add_argument("--network", action="append", default=[])
     arguments = parser.parse_args()
-    pair = pair_of(resolve(arguments.floats), resolve(arguments.int8))
+    pair = mixed_profile([resolve(name) for name in arguments.profiles])
     print("| network | chosen by prediction | chosen by timing | faster than float | faster than float | predicted | "
           "rank correlation | median error of ratios | candidates | search s | search s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")

@@ -43,7 +43,8 @@ __all__ = [
 
 Backend = Literal["cpu", "gpu", "npu", "nnapi"]
 #: "mixed": float16 where the processor has it, float32 elsewhere
-Precision = Literal["float32", "float16", "mixed", "int8", "uint8"]
+#: "dynamic8": int8 weights, activations quantized at run time
+Precision = Literal["float32", "float16", "mixed", "int8", "uint8", "dynamic8"]
 #: "measured": a look-up only; "calibrated": held-out error and band were checked; "low": the same with several threads,
 #: whose placement the source does not state; "indicative": an order of magnitude
 Confidence = Literal["measured", "calibrated", "low", "indicative"]

@@ -23,8 +23,8 @@ from edgekit.recipe import QuantRecipe
 __all__ = ["search_for"]
 
 _LEAST_COVERED = 0.5
-#: activations are quantized at run time, or weights converted back: neither is a float kernel nor an int8 one
-_UNPRICED = frozenset({"dynamic8", "dynamic4", "weight8"})
+#: forms that no profile is made of
+_UNPRICED = frozenset({"dynamic4", "weight8"})
 
 
 class _PricedWorkbench(Workbench):
@@ -37,10 +37,10 @@ class _PricedWorkbench(Workbench):
 
     def make(self, plans: Sequence[Plan], on_step: Callable[[str], None]) -> list[Trial]:
         """As the base class; forms whose kernels no profile holds become failed trials."""
-        known = [plan for plan in plans if not _UNPRICED & {*plan.kinds.values(), plan.keep_as}]
+        unpriced = _UNPRICED if self._device.hybrids is not None else {*_UNPRICED, "dynamic8"}
+        known = [plan for plan in plans if not unpriced & {*plan.kinds.values(), plan.keep_as}]
         return super().make(known, on_step) + [
-            Trial(plan, failure="Profiles hold no times of kernels with integers in the weights only.")
-            for plan in plans if plan not in known]
+            Trial(plan, failure="The profiles hold no times of such kernels.") for plan in plans if plan not in known]
 
     def compared(self, files: Sequence[bytes], seconds: float) -> tuple[Speed, ...]:
         """Predicted times; ``low`` and ``high`` of a ratio are the two bands together, as if independent."""
@@ -88,12 +88,16 @@ def search_for(
 def _notes(found: Search, bench: _PricedWorkbench, device: MixedProfile, goal: Goal) -> list[str]:
     whole = bench.price(bench.model.data)
     chosen = whole if found.chosen is None else bench.price(bench.files[found.chosen.name])
+    names = " and ".join(f"'{profile.id}'" for profile in device if profile is not None)
     notes = [
-        f"Times are predicted by '{device.floats.id}' and '{device.integers.id}' ({device.floats.soc}), not measured: "
+        f"Times are predicted by {names} ({device.floats.soc}), not measured: "
         f"float {whole.latency_ms:.3g} ms, chosen {chosen.latency_ms:.3g} ms, within "
         f"{math.expm1(chosen.half_width):.0%} for 90 % of networks; {chosen.covered:.0%} of the time is on ops like "
         "measured ones. What XNNPACK leaves to slower kernels is seen on this machine's build.",
     ]
+    if device.hybrids is None:
+        notes.append("There is no profile of dynamic8 kernels, so forms that quantize activations at run time were not "
+                     "tried.")
     if min(whole.covered, chosen.covered) < _LEAST_COVERED:
         notes.append("Less than half of the time is on ops like measured ones, so the choice is not to be trusted: "
                      "measure on the device with edgekit bench --remote.")

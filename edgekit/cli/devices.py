@@ -110,7 +110,7 @@ def _written(result: Devices) -> str:
 @click.option("--host", is_flag=True, help="For fit: measure this machine, one thread.")
 @click.option("--engine", type=click.Choice(["litert", "ort"]), default="litert", show_default=True,
               help="With --host: the engine to measure.")
-@click.option("--precision", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
+@click.option("--precision", type=click.Choice(["float32", "int8", "dynamic8"]), default="float32", show_default=True,
               help="With --host: int8 is LiteRT's static quantization.")
 @click.option("--seconds", type=float, default=150.0, show_default=True, help="With --host: time for measuring.")
 @click.option("--measurements", type=PATH, help="For fit: CSV (model, latency_ms) or JSON of measured model files.")

@@ -15,7 +15,7 @@ from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, output_option, shape_option
 from edgekit.cli.progress import followed, reporter
-from edgekit.cli.quantize_device import device_pair
+from edgekit.cli.quantize_device import device_profiles
 from edgekit.errors import BadRecipe
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 
@@ -191,7 +191,7 @@ def _layers(result: Quantize) -> RenderableType:
 @click.option("--save-recipe", type=PATH, metavar="FILE.json",
               help="Write the recipe, which makes the same file again.")
 @click.option("--device", metavar="ID", multiple=True,
-              help="Predict times by the device's profiles of float32 and int8 instead of measuring them here.")
+              help="Predict times by the device's profiles (float32, int8, dynamic8) instead of measuring.")
 @click.option("--preprocess", type=PATH, metavar="FILE.json", help="How images become inputs (a Preprocess as JSON).")
 @shape_option
 def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
@@ -212,7 +212,7 @@ def quantize(frame: Frame, source: Path, **options: Any) -> Quantize:
         goal={"objective": options["objective"], "min_sqnr_db": options["min_sqnr_db"],
               "max_drop_points": options["max_drop"], "max_seconds": options["max_seconds"]},
         base=QuantRecipe((), method=options["method"], percentile=options["percentile"], io=options["io"]),
-        to=to, cpu=options["cpu"], device=device_pair(options["device"], to),
+        to=to, cpu=options["cpu"], device=device_profiles(options["device"], to),
     )
     refuse_same_file(source, output)
     with followed(frame, f"Quantizing {source}") as step_file:

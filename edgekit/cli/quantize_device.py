@@ -10,23 +10,20 @@ from edgekit.errors import BadRecipe
 if TYPE_CHECKING:
     from edgekit.profile.mixed import MixedProfile
 
-__all__ = ["device_pair"]
+__all__ = ["device_profiles"]
 
 
-def device_pair(names: Sequence[str], to: str) -> MixedProfile | None:
-    """The profiles that ``--device`` names, once or twice; None where it was not given.
+def device_profiles(names: Sequence[str], to: str) -> MixedProfile | None:
+    """The profiles that ``--device`` names, up to three times; None where it was not given.
 
     Raises BadRecipe where they cannot price a file that mixes precisions, UnknownName, BadInput.
     """
     if not names:
         return None
     from edgekit.device_profiles import resolve
-    from edgekit.profile.mixed import pair_of
+    from edgekit.profile.mixed import mixed_profile
 
     if to != "litert":
         raise BadRecipe("--device is for LiteRT files: there are no int8 profiles of ONNX Runtime.",
                         "Leave --device out, or --to litert.")
-    if len(names) > 2:
-        raise BadRecipe(f"--device was given {len(names)} times.", "Give a profile of float32 and one of int8.")
-    profiles = [resolve(name) for name in names]
-    return pair_of(*profiles)
+    return mixed_profile([resolve(name) for name in names])

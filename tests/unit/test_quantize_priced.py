@@ -15,7 +15,7 @@ from edgekit.converters.quantize import Goal, open_samples
 from edgekit.converters.quantize.priced import search_for
 from edgekit.device_profiles import Corrections, DeviceProfile, KernelAccuracy, KernelCosts, Source, resolve
 from edgekit.errors import BadRecipe
-from edgekit.profile.mixed import MixedProfile, pair_of
+from edgekit.profile.mixed import MixedProfile, mixed_profile
 from edgekit.recipe import QuantRecipe
 from tests.conftest import Cli
 from tests.quantize_models import images, litert, swish_classifier
@@ -47,7 +47,7 @@ def model() -> LiteRTModel:
 
 
 def found(model: LiteRTModel, int8_ms: float) -> object:
-    pair = pair_of(profile("int8", int8_ms), profile("float32", 1.0))
+    pair = mixed_profile([profile("int8", int8_ms), profile("float32", 1.0)])
     samples = open_samples(images(12), model.inputs)
     return search_for(pair, model, samples, Goal(min_sqnr_db=15.0, max_seconds=4), QuantRecipe(()))
 
@@ -82,15 +82,24 @@ def test_a_price_adds_up_what_each_precision_costs(model: LiteRTModel, tmp_path:
     assert 0 <= price.covered <= 1
 
 
-def test_halves_that_do_not_belong_together() -> None:
+def test_a_third_profile_prices_what_quantizes_at_run_time(model: LiteRTModel) -> None:
+    three = mixed_profile([profile("int8", 3.0), profile("float32", 1.0), profile("dynamic8", 0.2)])
+    result = search_for(three, model, open_samples(images(12), model.inputs), Goal(min_sqnr_db=15.0, max_seconds=4),
+                        QuantRecipe(()))
+    assert result.chosen is not None
+    assert "dynamic8" in result.chosen.plan.kinds.values()
+    assert not any("no profile of dynamic8" in note for note in result.notes)
+
+
+def test_profiles_that_do_not_belong_together() -> None:
     with pytest.raises(BadRecipe, match="do not belong together"):
-        pair_of(profile("int8", 1.0), profile("float32", 1.0, soc="another"))
+        mixed_profile([profile("int8", 1.0), profile("float32", 1.0, soc="another")])
     with pytest.raises(BadRecipe, match="do not belong together"):
-        pair_of(profile("float32", 1.0), profile("float32", 1.0))
-    with pytest.raises(BadRecipe, match=r"no costs of int8 kernels.*\n?"):
-        pair_of(resolve("raspberry-pi-4"))
-    with pytest.raises(BadRecipe, match="none of the same machine"):
-        pair_of(profile("int8", 1.0, soc="unheard of"))
+        mixed_profile([profile("float32", 1.0), profile("float32", 1.0)])
+    with pytest.raises(BadRecipe, match="no costs of int8 kernels"):
+        mixed_profile([resolve("raspberry-pi-4")])
+    with pytest.raises(BadRecipe, match="no profile of float32 kernels"):
+        mixed_profile([profile("int8", 1.0, soc="unheard of")])
 
 
 def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
@@ -107,6 +116,6 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert any("predicted" in note for note in result["notes"])
     refused = cli(*base, "--device", tmp_path / "float32.json")
     assert refused.returncode == 1
-    assert "none of the same machine" in refused.stderr
+    assert "no profile of int8 kernels" in refused.stderr
     assert "edgekit devices fit --host" in refused.stderr
     assert cli(*base[:5], tmp_path / "o.onnx", *both).returncode == 1

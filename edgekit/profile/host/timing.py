@@ -36,13 +36,15 @@ _EVERY = 3
 
 
 class HostRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is measured: the engine, "int8" (static, LiteRT only) or "float32", and for how many ``seconds``.
+    """What is measured: the engine, "float32", or for LiteRT "int8" (static) or "dynamic8" (int8
+    weights, activations quantized at run time), and for how many ``seconds``.
 
-    ``nets`` limits the number of small networks. Raises BadRecipe for int8 with ONNX Runtime, too few seconds or nets.
+    ``nets`` limits the number of small networks. Raises BadRecipe for integers with ONNX Runtime, too little time, too
+    few nets.
     """
 
     engine: Engine = "litert"
-    precision: Literal["float32", "int8"] = "float32"
+    precision: Literal["float32", "int8", "dynamic8"] = "float32"
     seconds: float = 150.0
     nets: int = _MOST_NETS
 
@@ -91,14 +93,15 @@ def engine_file(model: object, recipe: HostRecipe) -> tuple[bytes, str]:
         return model.data, ".onnx"
     found = to_litert(model).model
     assert isinstance(found, LiteRTModel)
-    if recipe.precision == "int8":
+    if recipe.precision != "float32":
         from edgekit.converters.quantize import quantize
         from edgekit.converters.quantize.flatbuffer import name_of, read_tables
         from edgekit.recipe import QuantRecipe, QuantRule
 
         names = [name_of(tensor) for tensor in read_tables(found.data).subgraphs[0].tensors]
         ranges = dict.fromkeys(names, (-4.0, 4.0))
-        found = quantize(found, QuantRecipe((QuantRule("static8"),), ranges=ranges))
+        rule = QuantRule("static8" if recipe.precision == "int8" else "dynamic8")
+        found = quantize(found, QuantRecipe((rule,), ranges=ranges))
     return found.data, ".tflite"
 
 
