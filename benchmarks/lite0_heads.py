@@ -34,7 +34,7 @@ __all__ = ["EXITS", "build", "network_with_heads"]
 
 EXITS = (*BLOCKS, "final")
 _HIDDEN, _CLASSES = 512, 200
-_BATCH, _EPOCHS, _RATE, _DECAY, _SMOOTHING = 512, 12, 2e-3, 0.05, 0.1
+_BATCH, _EPOCHS, _RATE, _DECAY, _SMOOTHING = 512, 8, 2e-3, 0.05, 0.1
 _DROPOUT = {"b12": 0.2, "b14": 0.2, "b15": 0.3, "final": 0.5}
 _CALIBRATION = 64
 

@@ -124,8 +124,11 @@ class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     For LiteRT: ``rounding`` "adaptive" rounds the weights so that each layer's results on the data are kept rather than
     the weights; ``weight_steps``: how far from the nearest integers (base64 of deflated int8, by result).
+    ``equalize`` scales channels between layers so that each uses its tensor's range
+    (edgekit.converters.quantize.equalize); ``channel_factors``: by how much (base64 of float32, by tensor; ``ranges``
+    are those of the scaled tensors then).
     ``correct_bias`` takes the mean error of each layer off its bias; ``bias_shifts``: what is added (base64 of float32,
-    by result). Both are found on the data where they are None. ``sparse``: constants that are mostly zero are stored
+    by result). All are found on the data where they are None. ``sparse``: constants that are mostly zero are stored
     without the zeros.
     """
 
@@ -140,6 +143,8 @@ class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sparse: bool = False
     weight_steps: dict[str, str] | None = None
     bias_shifts: dict[str, str] | None = None
+    equalize: bool = False
+    channel_factors: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:

@@ -18,6 +18,7 @@ from edgekit.artifacts import LiteRTModel
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.bias import find_shifts, shift_biases
 from edgekit.converters.quantize.engine import InnerValues, input_names
+from edgekit.converters.quantize.equalize import equalized, find_factors, renamed
 from edgekit.converters.quantize.flatbuffer import (
     constant_bytes,
     kind_of,
@@ -35,7 +36,7 @@ from edgekit.converters.quantize.weighted import weighted_ops
 from edgekit.errors import BadRecipe, EngineError, MissingExtra, UnknownName
 from edgekit.recipe import Precision, QuantRecipe, QuantRule
 
-__all__ = ["bits_of", "calibrate", "needs_ranges", "prepare", "quantize"]
+__all__ = ["bits_of", "calibrate", "float_form", "needs_ranges", "prepare", "quantize"]
 
 #: ai-edge-quantizer's own names where they are not the schema's
 _THEIR_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
@@ -89,7 +90,23 @@ def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = 
     if not recipe.rules and recipe.io == "float32":
         return model
     recipe = prepare(model, recipe, samples)
-    source = with_unique_names(model.data)
+    made = _made(model, recipe)
+    if not recipe.channel_factors:
+        return made
+    tables = read_tables(made.data)
+    renamed(tables, recipe.channel_factors)
+    return read_model(write_tables(tables), "The quantized model")
+
+
+def float_form(model: LiteRTModel, recipe: QuantRecipe) -> bytes:
+    """The float file that ``recipe`` quantizes, tensors with unique names: channels are scaled where it scales any."""
+    data = with_unique_names(model.data)
+    return equalized(data, recipe.channel_factors) if recipe.channel_factors else data
+
+
+def _made(model: LiteRTModel, recipe: QuantRecipe) -> LiteRTModel:
+    """By a complete recipe, tensors called as in the source."""
+    source = float_form(model, recipe)
     tables = read_tables(source)
     if recipe.weight_steps:
         round_weights(tables, bits_of(tables, recipe), recipe.weight_steps)
@@ -103,11 +120,13 @@ def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = 
 
 
 def prepare(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = None) -> QuantRecipe:
-    """``recipe`` with what it asks for and is found on ``samples``: ranges, steps of weights, shifts of biases.
+    """``recipe`` with what it asks for and is found on ``samples``: ranges, factors of channels, steps of weights,
+    shifts of biases.
 
     Raises as ``quantize``.
     """
     wanted = {"quantizes activations and holds no ranges": needs_ranges(recipe) and not recipe.ranges,
+              "equalises channels and does not say by how much": recipe.equalize and recipe.channel_factors is None,
               "rounds weights and does not say how": recipe.rounding == "adaptive" and recipe.weight_steps is None,
               "corrects biases and does not say how": recipe.correct_bias and recipe.bias_shifts is None}
     for what, missing in wanted.items():
@@ -117,12 +136,16 @@ def prepare(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = N
         return recipe
     if needs_ranges(recipe) and not recipe.ranges:
         recipe = calibrate(model, recipe, samples)
-    data = with_unique_names(model.data)
+    if recipe.equalize and recipe.channel_factors is None:
+        factors, ranges = find_factors(with_unique_names(model.data), samples)
+        known = {name: found for name, found in ranges.items() if name in recipe.ranges}
+        recipe = msgspec.structs.replace(recipe, channel_factors=factors, ranges={**recipe.ranges, **known})
+    data = float_form(model, recipe)
     if recipe.rounding == "adaptive" and recipe.weight_steps is None:
         steps = adapt(data, bits_of(read_tables(data), recipe), samples)
         recipe = msgspec.structs.replace(recipe, weight_steps=steps)
     if recipe.correct_bias and recipe.bias_shifts is None:
-        plain = quantize(model, msgspec.structs.replace(recipe, bias_shifts={}, sparse=False))
+        plain = _made(model, msgspec.structs.replace(recipe, bias_shifts={}, sparse=False))
         recipe = msgspec.structs.replace(recipe, bias_shifts=find_shifts(data, plain.data, samples))
     return recipe
 

@@ -41,7 +41,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     ``cut``: tensors whose ops are not made static, since they would cut XNNPACK's partitions; ``keep``: tensors whose
     ops stay float32 for accuracy, with their weights as ``keep_as``. ``mended``: rounding of weights is adaptive, and
-    biases are corrected.
+    biases are corrected; ``equalized``: channels are scaled before that.
     """
 
     kinds: Mapping[str, Precision]
@@ -49,9 +49,11 @@ class Plan(msgspec.Struct, frozen=True):
     keep: tuple[str, ...] = ()
     keep_as: Literal["float32", "float16", "weight8"] = "float32"
     mended: bool = False
+    equalized: bool = False
 
     def __hash__(self) -> int:
-        return hash((tuple(sorted(self.kinds.items())), self.cut, self.keep, self.keep_as, self.mended))
+        return hash((tuple(sorted(self.kinds.items())), self.cut, self.keep, self.keep_as, self.mended,
+                     self.equalized))
 
     @property
     def name(self) -> str:
@@ -67,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
         telling = [kind for kind in same if kind not in ONNX_FOLLOWING] or same
         head = f"{main} {'+'.join(telling)}" if len(same) < 3 or telling == weighted else main
         counts = ((len(self.cut), "not static"), (len(self.keep), self.keep_as))
-        mended = ["adaptive rounding, corrected biases"] if self.mended else []
+        mended = ["equalised channels"] * self.equalized + ["adaptive rounding, corrected biases"] * self.mended
         return ", ".join([head, *parts, *(f"{count} ops {what}" for count, what in counts if count), *mended])
 
     def rules(self) -> tuple[QuantRule, ...]:
@@ -88,7 +90,8 @@ class Plan(msgspec.Struct, frozen=True):
         self, kinds: Mapping[str, Precision], cut: tuple[str, ...] = (), keep: tuple[str, ...] = ()
     ) -> Plan:
         """The plan with other precisions for some kinds, and more tensors cut or kept."""
-        return Plan({**self.kinds, **kinds}, (*self.cut, *cut), (*self.keep, *keep), self.keep_as, self.mended)
+        return Plan({**self.kinds, **kinds}, (*self.cut, *cut), (*self.keep, *keep), self.keep_as, self.mended,
+                    self.equalized)
 
 
 def _float32(tensors: tuple[str, ...]) -> list[QuantRule]:

@@ -135,6 +135,7 @@ class _Run:
         self.steps: list[Step] = []
         self._deadline = time.perf_counter() + 0.75 * goal.max_seconds  # the rest is for raising the quality
         self.mended_db: float | None = None  # what adaptive rounding and corrected biases brought
+        self.equalized_db: float | None = None  # what scaled channels brought on top
         self.cut: set[str] = set()  # kinds of which XNNPACK left out some when they were static
         self._made: set[object] = set()
         self._sure: set[str] = set()  # names of the trials that were judged on all samples
@@ -144,8 +145,8 @@ class _Run:
         new = []
         for plan in plans:
             rules = plan.rules()
-            if rules and (rules, plan.mended) not in self._made:
-                self._made.add((rules, plan.mended))
+            if rules and (rules, plan.mended, plan.equalized) not in self._made:
+                self._made.add((rules, plan.mended, plan.equalized))
                 new.append(plan)
         fresh = self.bench.make(new, self.say)
         self.trials.update({trial.name: trial for trial in fresh})
@@ -237,11 +238,20 @@ class _Run:
         """``start``, or better with adaptive rounding and corrected biases, which cost no time in use."""
         if not self.bench.mends or start.plan.mended:
             return start
-        made = [trial for trial in self._make([msgspec.structs.replace(start.plan, mended=True)]) if not trial.failure]
-        if not made or made[0].quality.sqnr_db < start.quality.sqnr_db + _HELPS_DB:
+        plans = [msgspec.structs.replace(start.plan, mended=True, equalized=equalized) for equalized in (False, True)]
+        plain, scaled = (self._best_made(start, plan) for plan in plans)
+        self.equalized_db = scaled.quality.sqnr_db - plain.quality.sqnr_db
+        best = scaled if self.equalized_db >= _HELPS_DB else plain
+        if best is start:
             return start
-        self.mended_db = made[0].quality.sqnr_db - start.quality.sqnr_db
-        return made[0]
+        self.mended_db = best.quality.sqnr_db - start.quality.sqnr_db
+        return best
+
+    def _best_made(self, start: Trial, plan: Plan) -> Trial:
+        """What ``plan`` makes, where it is better than ``start`` by enough."""
+        made = [trial for trial in self._make([plan]) if not trial.failure]
+        good = made and made[0].quality.sqnr_db >= start.quality.sqnr_db + _HELPS_DB
+        return made[0] if good else start
 
     def _smaller(self) -> None:
         """Store the weights of the ops that stay float as integers or float16, where that is still good enough."""
@@ -351,6 +361,10 @@ class _Run:
             used = "is used" if chosen is not None and chosen.plan.mended else "is not used"
             found.append("Adaptive rounding with corrected biases raised the fastest file's SQNR by "
                          f"{self.mended_db:.1f} dB; it {used} in the chosen file.")
+        if self.equalized_db is not None:
+            used = "used" if chosen is not None and chosen.plan.equalized else "not used"
+            found.append(f"Equalised channels changed that by another {self.equalized_db:+.1f} dB; they are {used} in "
+                         "the chosen file.")
         judged = max((trial.quality for trial in self.trials.values()), key=lambda each: each.samples, default=None)
         if judged is not None:
             found += about_judgement(judged if chosen is None else chosen.quality, self.bench.samples,

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from edgekit.artifacts import Array, Engine, LiteRTModel, OrtModel
-from edgekit.converters.quantize.apply import bits_of, calibrate, prepare, quantize
-from edgekit.converters.quantize.flatbuffer import read_tables, with_unique_names
+from edgekit.converters.quantize.apply import bits_of, calibrate, float_form, prepare, quantize
+from edgekit.converters.quantize.equalize import EQUALIZED, renamed
+from edgekit.converters.quantize.flatbuffer import read_tables, with_unique_names, write_tables
 from edgekit.converters.quantize.plan import Graph, Plan, bases, flips, left_out, look_at
 from edgekit.converters.quantize.quality import MAX_DB, Noise
 from edgekit.converters.quantize.rounding import adapt
@@ -100,7 +101,8 @@ class Workbench:
         """
         base = msgspec.structs.replace(base, io="float32", rounding="nearest", correct_bias=False)
         self._recipes: dict[Plan, QuantRecipe] = {}
-        self._steps: dict[tuple[str, int], str | None] = {}
+        self._steps: dict[tuple[bool, str, int], str | None] = {}
+        self._factors: QuantRecipe | None = None
         self.source = model
         self.model = self.prepared(model)
         self.samples = samples
@@ -185,7 +187,9 @@ class Workbench:
         """The complete recipe of ``plan``, with what was found on the samples."""
         if plan not in self._recipes:
             recipe = msgspec.structs.replace(self.base, rules=plan.rules())
-            self._recipes[plan] = self.mended(recipe) if plan.mended else recipe
+            if plan.equalized:
+                recipe = msgspec.structs.replace(recipe, equalize=True)
+            self._recipes[plan] = self.mended(recipe) if plan.mended else self.completed(recipe)
         return self._recipes[plan]
 
     def _trial(self, plan: Plan, data: bytes, placement: Placed | EdgeKitError) -> Trial:
@@ -276,14 +280,31 @@ class Workbench:
         """Whether there is adaptive rounding and correction of biases for the engine."""
         return self.engine == "litert"
 
+    def completed(self, recipe: QuantRecipe) -> QuantRecipe:
+        """``recipe`` with the factors of channels, where it wants them; they are found once."""
+        if not recipe.equalize:
+            return recipe
+        assert isinstance(self.model, LiteRTModel)
+        if self._factors is None:
+            wanted = msgspec.structs.replace(self.base, equalize=True)
+            self._factors = prepare(self.model, wanted, Samples(self._few))
+        return msgspec.structs.replace(recipe, channel_factors=self._factors.channel_factors,
+                                       ranges=self._factors.ranges)
+
+    def _few(self) -> Iterator[Feeds]:
+        return islice(self.samples.fit, _MENDING)
+
     def mended(self, recipe: QuantRecipe) -> QuantRecipe:
         """``recipe`` with adaptive rounding and corrected biases, found on the samples."""
         assert isinstance(self.model, LiteRTModel)
-        bits = bits_of(read_tables(self.model.data), recipe)
-        new = {name: count for name, count in bits.items() if (name, count) not in self._steps}
-        found = adapt(self.model.data, new, islice(self.samples.fit, _MENDING)) if new else {}
-        self._steps.update({(name, count): found.get(name) for name, count in new.items()})
-        steps = {name: text for name, count in bits.items() if (text := self._steps[name, count]) is not None}
+        recipe = self.completed(recipe)
+        data = float_form(self.model, recipe)
+        bits = bits_of(read_tables(data), recipe)
+        new = {name: count for name, count in bits.items() if (recipe.equalize, name, count) not in self._steps}
+        found = adapt(data, new, self._few()) if new else {}
+        self._steps.update({(recipe.equalize, name, count): found.get(name) for name, count in new.items()})
+        steps = {name: text for name, count in bits.items()
+                 if (text := self._steps[recipe.equalize, name, count]) is not None}
         recipe = msgspec.structs.replace(recipe, rounding="adaptive", weight_steps=steps, correct_bias=True)
         return prepare(self.model, recipe, self.samples.fit)
 
@@ -296,8 +317,15 @@ class Workbench:
         return flips(plan, self.graph, cut)
 
     def layers(self, data: bytes) -> tuple[Layer, ...]:
-        """Where error enters in ``data``."""
-        return sensitivity(self.model.data, data, self.samples)
+        """Where error enters in ``data``; tensors are called as in the float file."""
+        recipe = next((self._recipes[plan] for plan in self._recipes if self.files.get(plan.name) == data), None)
+        if recipe is None or not recipe.channel_factors:
+            return sensitivity(self.model.data, data, self.samples)
+        assert isinstance(self.model, LiteRTModel)
+        tables = read_tables(float_form(self.model, recipe))
+        renamed(tables, recipe.channel_factors)
+        found = sensitivity(write_tables(tables), data, self.samples)
+        return tuple(msgspec.structs.replace(layer, tensor=layer.tensor.removesuffix(EQUALIZED)) for layer in found)
 
     def why_slow(self, stock: Trial) -> str:
         """Why the file with everything static is slower than the float one."""

@@ -152,6 +152,13 @@ class AdaptiveRuntime(Runtime):
                   for stage in range(len(self._network.ladders[ladder].stages))]
         return tuple(map(Point, logits, times))
 
+    def prepared(self, ladder: int, image: Array) -> Array:
+        """The tensor that a uint8 image becomes for a ladder, as ``run`` takes it by the ladders' ids. Raises BadInput.
+
+        For an app that has the pixels early, or that times networks and not resizing.
+        """
+        return self._image(ladder, image)
+
     def export_touchup(self) -> bytes:
         """What the thresholds have learned, as JSON of a few KB. Raises BadRecipe when the touch-up is off."""
         return self._planned().export_touchup()

@@ -1,0 +1,129 @@
+"""Tasks made of one network's answers: logits restricted to random groups of classes, plans judged on blind halves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle.adaptive import Plan, Route
+from edgekit.plan import Observations, PlanRecipe, Point, plan_with_points
+from edgekit.plan.hull import Hull, hull_of
+from edgekit.plan.observations import chain_costs
+from edgekit.runtime.decide import combine, confidence
+
+__all__ = ["Judged", "Task", "blind_halves", "judge", "replayed", "restricted"]
+
+Floats = npt.NDArray[np.float64]
+
+
+class Task(NamedTuple):
+    """``classes`` random classes at a time, in disjoint groups; None for all."""
+
+    name: str
+    classes: int | None
+
+
+class Judged(NamedTuple):
+    """A plan made on one half, on the other. Times in ms; accuracies are parts of 1.
+
+    ``saved``: part of the hull's time at the accuracy that was realised; ``gained``: accuracy above the hull's for the
+    time that was taken. The hull is that of the half the plan did not see, which favours it.
+    """
+
+    promised: float
+    realised: float
+    mean_ms: float
+    saved: float
+    gained: float
+    best_fixed: float
+    best_fixed_ms: float
+    fixed_is_better: bool
+
+
+def restricted(seen: Observations, task: Task, seed: int) -> Observations:
+    """``seen`` as the task has it: the logits of each image's group of classes, renumbered."""
+    if task.classes is None:
+        return seen
+    assert seen.labels is not None
+    order = np.random.default_rng(seed).permutation(seen.classes)
+    place = np.empty(seen.classes, np.int64)
+    place[order] = np.arange(seen.classes)
+    groups = order.reshape(-1, task.classes)
+    columns = groups[place[seen.labels] // task.classes]
+    logits = tuple(tuple(np.take_along_axis(each, columns, axis=1) for each in row) for row in seen.logits)
+    return dataclasses.replace(seen, logits=logits, labels=place[seen.labels] % task.classes)
+
+
+def chosen(seen: Observations, rows: npt.NDArray[np.intp]) -> Observations:
+    """The images ``rows`` of ``seen``."""
+    assert seen.labels is not None
+    logits = tuple(tuple(each[rows] for each in row) for row in seen.logits)
+    return dataclasses.replace(seen, logits=logits, labels=seen.labels[rows])
+
+
+def blind_halves(seen: Observations, seed: int) -> Iterator[tuple[Observations, Observations]]:
+    """A random half and the rest, both ways round."""
+    order = np.random.default_rng(seed).permutation(seen.samples)
+    halves = np.sort(order[:seen.samples // 2]), np.sort(order[seen.samples // 2:])
+    for first, second in (halves, halves[::-1]):
+        yield chosen(seen, first), chosen(seen, second)
+
+
+def judge(seen: Observations, blind: Observations, recipe: PlanRecipe) -> Judged:
+    """The plan's default route for ``recipe``, made on ``seen``, on ``blind``."""
+    planned = plan_with_points(seen, recipe)
+    route = planned.plan.routes[planned.plan.default]
+    realised, mean_ms = replayed(planned.plan, route, blind)
+    hull = _hull(planned.plan, blind)
+    wanted = min(realised, float(hull.accuracy[-1]))
+    return Judged(
+        promised=route.promise.accuracy, realised=realised, mean_ms=mean_ms,
+        saved=1 - mean_ms / float(hull.ms_for(wanted)), gained=realised - float(hull.accuracy_at(mean_ms)),
+        best_fixed=float(hull.accuracy[-1]), best_fixed_ms=float(hull.ms[-1]),
+        fixed_is_better=len(route.steps) == 1)
+
+
+def _hull(plan: Plan, blind: Observations) -> Hull:
+    """Every point, and sums of the last two and three exits of a ladder, by the answers on ``blind``.
+
+    Sums are of probabilities' logarithms with equal weights: with fitted ones they gain nothing more (docs/plan.md).
+    """
+    ms, accuracy = [], []
+    for ladder, row in enumerate(blind.logits):
+        scaled = [_log_softmax(each) for each in row]
+        for stage in range(len(row)):
+            (cost,) = chain_costs((Point(ladder, stage),), plan.stage_ms, plan.overhead_ms)
+            for size in range(1, min(3, stage + 1) + 1):
+                answers = np.sum(scaled[stage + 1 - size:stage + 1], axis=0).argmax(axis=1)
+                ms.append(cost)
+                accuracy.append(float(np.mean(answers == blind.labels)))
+    return hull_of(ms, accuracy)
+
+
+def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    found: npt.NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def replayed(plan: Plan, route: Route, data: Observations) -> tuple[float, float]:
+    """Accuracy and mean milliseconds of a route, by the runtime's own decisions on each image."""
+    assert data.labels is not None
+    costs = chain_costs(tuple(Point(step.ladder, step.stage) for step in route.steps), plan.stage_ms, plan.overhead_ms)
+    right, total = 0, 0.0
+    for sample in range(data.samples):
+        earlier = None
+        for index, step in enumerate(route.steps):
+            logits = [data.logits[each.ladder][each.stage][sample] for each in route.steps[:index + 1]]
+            combined = combine(logits, step.weights)
+            last = index + 1 == len(route.steps)
+            if last or (step.threshold is not None and confidence(combined, step, earlier) >= step.threshold):
+                right += int(combined.argmax()) == data.labels[sample]
+                total += costs[index]
+                break
+            earlier = combined
+    return right / data.samples, total / data.samples
