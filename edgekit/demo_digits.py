@@ -23,14 +23,14 @@ Split = Literal["train", "validation", "test"]
 Bytes = npt.NDArray[np.uint8]
 
 CANVAS = 64
-_SMALLEST, _LARGEST = 12, 60
+_SMALLEST, _LARGEST_SHARE = 12, 15 / 16
 #: digits of each class, in the order of the package, so that no digit is in two splits
 _PARTS: dict[Split, slice] = {"train": slice(0, 380), "validation": slice(380, 440), "test": slice(440, 500)}
 _SEEDS: dict[Split, int] = {"train": 1, "validation": 2, "test": 3}
 
 
 class Canvases(NamedTuple):
-    """``images``: uint8 (N, 64, 64, 3), grey; ``labels``: int64 (N,); ``sides``: pixels of each digit's longer side."""
+    """``images``: uint8 (N, side, side, 3), grey; ``labels``: int64 (N,); ``sides``: pixels of each digit's longer side."""
 
     images: Bytes
     labels: npt.NDArray[np.int64]
@@ -49,29 +49,33 @@ def read_digits() -> tuple[Bytes, npt.NDArray[np.int64]]:
     return np.ascontiguousarray(table[:, :-1].reshape(-1, 28, 28)), table[:, -1].astype(np.int64)
 
 
-def draw_canvases(split: Split, count: int, seed: int = 0) -> Canvases:
-    """``count`` canvases made of the digits of ``split``; the same ones for the same arguments. Raises MissingExtra."""
+def draw_canvases(split: Split, count: int, seed: int = 0, side: int = CANVAS) -> Canvases:
+    """``count`` canvases of ``side`` pixels made of the digits of ``split``; the same ones for the same arguments.
+
+    A digit is 12 pixels high or wide at least, and 15/16 of the canvas at most. Raises MissingExtra.
+    """
     digits, labels = read_digits()
     order = np.argsort(labels, kind="stable").reshape(10, -1)
     chosen = order[:, _PARTS[split]].reshape(-1)
     random = np.random.default_rng((_SEEDS[split], seed))
     picked = random.choice(chosen, size=count)
-    sides = np.exp(random.uniform(np.log(_SMALLEST), np.log(_LARGEST), size=count)).astype(np.int64)
-    images = np.stack([_canvas(digits[index], int(side), random) for index, side in zip(picked, sides, strict=True)])
+    sides = np.exp(random.uniform(np.log(_SMALLEST), np.log(_LARGEST_SHARE * side), size=count)).astype(np.int64)
+    images = np.stack([_canvas(digits[index], int(size), side, random)
+                       for index, size in zip(picked, sides, strict=True)])
     return Canvases(np.repeat(images[..., None], 3, axis=3), labels[picked], sides)
 
 
-def _canvas(digit: Bytes, side: int, random: np.random.Generator) -> Bytes:
+def _canvas(digit: Bytes, size: int, side: int, random: np.random.Generator) -> Bytes:
     """A digit of some contrast somewhere on a sloping ground, with strokes that are none, and noise."""
     ground = random.uniform(20, 90)
-    slope = random.uniform(-0.5, 0.5, size=2)
-    rows, columns = np.mgrid[:CANVAS, :CANVAS] - CANVAS / 2
+    slope = random.uniform(-0.5, 0.5, size=2) * CANVAS / side
+    rows, columns = np.mgrid[:side, :side] - side / 2
     canvas = ground + slope[0] * rows + slope[1] * columns
     for _ in range(random.integers(0, 4)):
         _stroke(canvas, random)
-    glyph = resize(digit[..., None], side, side)[..., 0].astype(np.float64) / 255
-    top, left = random.integers(0, CANVAS - side + 1, size=2)
-    place = canvas[top:top + side, left:left + side]
+    glyph = resize(digit[..., None], size, size)[..., 0].astype(np.float64) / 255
+    top, left = random.integers(0, side - size + 1, size=2)
+    place = canvas[top:top + size, left:left + size]
     place += glyph * (random.uniform(150, 240) - place)
     canvas += random.normal(0, random.uniform(6, 26), canvas.shape)
     found: Bytes = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
@@ -79,8 +83,9 @@ def _canvas(digit: Bytes, side: int, random: np.random.Generator) -> Bytes:
 
 
 def _stroke(canvas: npt.NDArray[np.float64], random: np.random.Generator) -> None:
-    row, column = random.integers(0, CANVAS, size=2)
-    length, width = random.integers(4, 14), random.integers(1, 3)
+    side = len(canvas)
+    row, column = random.integers(0, side, size=2)
+    length, width = (random.integers(low, high) * side // CANVAS for low, high in ((4, 14), (1, 3)))
     brightness = random.uniform(-40, 60)
     if random.random() < 0.5:
         canvas[row:row + width, column:column + length] += brightness
