@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.adaptive import Plan, Route
+from edgekit.bundle.adaptive import Plan
 from edgekit.plan import Observations, PlanRecipe, Point, plan_with_points
 from edgekit.plan.hull import Hull, hull_of
 from edgekit.plan.observations import chain_costs
-from edgekit.runtime.decide import combine, confidence
+from edgekit.replay import replay
 
-__all__ = ["Judged", "Task", "blind_halves", "judge", "replayed", "restricted"]
+__all__ = ["Judged", "Task", "blind_halves", "judge", "restricted"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,7 +77,8 @@ def judge(seen: Observations, blind: Observations, recipe: PlanRecipe) -> Judged
     """The plan's default route for ``recipe``, made on ``seen``, on ``blind``."""
     planned = plan_with_points(seen, recipe)
     route = planned.plan.routes[planned.plan.default]
-    realised, mean_ms = replayed(planned.plan, route, blind)
+    found = replay(planned.plan, route, blind)
+    realised, mean_ms = found.accuracy, found.mean_ms
     hull = _hull(planned.plan, blind)
     wanted = min(realised, float(hull.accuracy[-1]))
     return Judged(
@@ -108,22 +109,3 @@ def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     found: npt.NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return found
-
-
-def replayed(plan: Plan, route: Route, data: Observations) -> tuple[float, float]:
-    """Accuracy and mean milliseconds of a route, by the runtime's own decisions on each image."""
-    assert data.labels is not None
-    costs = chain_costs(tuple(Point(step.ladder, step.stage) for step in route.steps), plan.stage_ms, plan.overhead_ms)
-    right, total = 0, 0.0
-    for sample in range(data.samples):
-        earlier = None
-        for index, step in enumerate(route.steps):
-            logits = [data.logits[each.ladder][each.stage][sample] for each in route.steps[:index + 1]]
-            combined = combine(logits, step.weights)
-            last = index + 1 == len(route.steps)
-            if last or (step.threshold is not None and confidence(combined, step, earlier) >= step.threshold):
-                right += int(combined.argmax()) == data.labels[sample]
-                total += costs[index]
-                break
-            earlier = combined
-    return right / data.samples, total / data.samples

@@ -30,7 +30,7 @@ _SEEDS: dict[Split, int] = {"train": 1, "validation": 2, "test": 3}
 
 
 class Canvases(NamedTuple):
-    """``images``: uint8 (N, side, side, 3), grey; ``labels``: int64 (N,); ``sides``: pixels of each digit's longer side."""
+    """``images``: uint8 (N, side, side, 3), grey; ``labels``: int64 (N,); ``sides``: a digit's longer side, pixels."""
 
     images: Bytes
     labels: npt.NDArray[np.int64]
