@@ -80,7 +80,8 @@ def network(seed: int) -> MultiExit:
     a, b, c, d = 32, 64, 128, 256
     backbone = nn.Sequential(
         _Conv(3, a, 2), _Conv(a, b), _Residual(b), _Residual(b),
-        _Conv(b, c, 2), _Residual(c), _Residual(c), _Residual(c), _Conv(c, d, 2), _Residual(d), _Residual(d), _Residual(d),
+        _Conv(b, c, 2), _Residual(c), _Residual(c), _Residual(c),
+        _Conv(c, d, 2), _Residual(d), _Residual(d), _Residual(d),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 10))
     return MultiExit(backbone, _EXITS, torch.zeros(1, 3, 32, 32), ExitRecipe(head_width=64, head_convs=1))
 
