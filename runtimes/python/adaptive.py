@@ -153,11 +153,11 @@ class AdaptiveRuntime(Runtime):
         return tuple(map(Point, logits, times))
 
     def prepared(self, ladder: int, image: Array) -> Array:
-        """The tensor that a uint8 image becomes for a ladder, as ``run`` takes it by the ladders' ids. Raises BadInput.
+        """The array that a uint8 image becomes for a ladder, as ``run`` takes it by the ladders' ids. Raises BadInput.
 
         For an app that has the pixels early, or that times networks and not resizing.
         """
-        return self._image(ladder, image)
+        return self._entries[ladder].as_given(self._image(ladder, image))
 
     def export_touchup(self) -> bytes:
         """What the thresholds have learned, as JSON of a few KB. Raises BadRecipe when the touch-up is off."""

@@ -11,7 +11,7 @@ from edgekit.bundle.adaptive import Ladder
 from edgekit.errors import BadInput, UserError
 from edgekit.recipe import Preprocess
 from edgekit.runtime.engines import Session
-from edgekit.runtime.inputs import FeedCheck, in_onnx_order, to_stored
+from edgekit.runtime.inputs import FeedCheck, in_onnx_order, to_onnx, to_stored
 from edgekit.runtime.preprocess import ImageInput
 from edgekit.runtime.stages import Pass, StagedNetwork
 
@@ -75,3 +75,7 @@ class LadderInput:
             raise BadInput(f"The array for ladder '{self.id}' has the shape {list(x.shape)}.",
                            f"Wanted: one image (batch 1) of {' x '.join(map(str, self._sides.values()))} pixels.")
         return x if self._stored else to_stored((self._spec,), {name: x})[name]
+
+    def as_given(self, stored: Array) -> Array:
+        """What ``__call__`` makes ``stored`` of again: a view in the order of axes in which arrays come."""
+        return stored if self._stored else to_onnx((self._spec,), {self._spec.name: stored})[self._spec.name]

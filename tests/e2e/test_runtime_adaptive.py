@@ -139,6 +139,14 @@ def test_arrays_by_ladder(opener: Opener) -> None:
         assert runtime.run(IMAGES[0]).label == "light"
 
 
+@pytest.mark.parametrize("layout", ["onnx", "stored"])
+def test_prepared_arrays_are_what_run_takes(layout: Any) -> None:
+    with open_with("litert", array_layout=layout) as runtime:
+        for image in IMAGES:
+            ready = {ladder.id: runtime.prepared(index, image) for index, ladder in enumerate(runtime.ladders)}
+            assert np.array_equal(runtime.run(ready).outputs["logits"], runtime.run(image).outputs["logits"])
+
+
 # What goes wrong
 
 
