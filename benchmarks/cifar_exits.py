@@ -1,6 +1,6 @@
 """An own network with five exits on CIFAR-10 (JPEG), trained on one thread; about 25 minutes for a seed.
 
-    python -m benchmarks.cifar_exits --seed 0 --out RUNS [--epochs 16]
+    python -m benchmarks.cifar_exits --seed 0 --out RUNS [--epochs 10]
 
 A residual network of twelve 3x3 convolutions, 90 million multiply-adds, with exits after 16, 32, 53 and 68 % of them
 and at the end. The first convolution has stride 2: behind one of stride 1 the first exit took 45 % of the int8
@@ -130,7 +130,7 @@ def accuracies(model: nn.Module, data: Images) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -144,7 +144,7 @@ def main() -> None:
               f"validation {[round(each, 1) for each in accuracies(model, held_out)]}", flush=True)
         model.train()
 
-    recipe = TrainRecipe(epochs=arguments.epochs, learning_rate=arguments.learning_rate, warmup_epochs=2.0,
+    recipe = TrainRecipe(epochs=arguments.epochs, learning_rate=arguments.learning_rate, warmup_epochs=1.0,
                          seed=arguments.seed)
     fit(model, lambda epoch: _Epoch(train, 1000 * arguments.seed + epoch), _loss, recipe,
         arguments.out / f"seed{arguments.seed}.pt", report)
