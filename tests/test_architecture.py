@@ -28,8 +28,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "runtimes/python": ({"numpy", "PIL"} | ENGINES, FOUNDATION | {"edgekit.bundle", "edgekit.runtime"}),
     "device_profiles": ({"numpy", "msgspec"}, {"edgekit.errors", "edgekit.artifacts", "edgekit.device_profiles"}),
 }
-TORCH_MAY_BE_IN = ("converters/torch_to_onnx", "edgekit/train/", "edgekit/adaptive/export.py", "edgekit/demo",
-                   "edgekit/cli/export.py")
+TORCH_MAY_BE_IN = ("converters/torch_to_onnx", "edgekit/train/", "edgekit/zoo/", "edgekit/adaptive/export.py",
+                   "edgekit/demo", "edgekit/cli/export.py")
 TORCH_HELPERS = {"converters/dynamic_dims.py", "converters/source_lines.py", "converters/quiet.py"}
 
 
