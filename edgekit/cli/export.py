@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import RenderableType
 
-__all__ = ["Export", "export"]
+__all__ = ["Export", "draw_export", "export"]
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -38,7 +38,8 @@ class Export(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def _draw(result: Export) -> RenderableType:
+def draw_export(result: Export) -> RenderableType:
+    """The file, and its inputs and outputs."""
     from rich.console import Group
     from rich.text import Text
 
@@ -48,7 +49,7 @@ def _draw(result: Export) -> RenderableType:
     return Group(head, tensors(result.inputs, result.outputs))
 
 
-@verb("export", draw=_draw)
+@verb("export", draw=draw_export)
 @click.argument("source", metavar="MODULE:CALLABLE")
 @click.option("--example", "examples", multiple=True, required=True, metavar="SHAPE[:DTYPE]|FILE.npy",
               help="One input of the network, such as 1,3,224,224 or 1,128:int64. Repeat it for each input.")

@@ -7,6 +7,6 @@
 ``ZOO`` lists the variants. Building needs edgekit-sdk[train]; listing needs nothing.
 """
 
-from edgekit.zoo.registry import ZOO, Entry, build, find
+from edgekit.zoo.registry import ZOO, ZooEntry, build, find
 
-__all__ = ["ZOO", "Entry", "build", "find"]
+__all__ = ["ZOO", "ZooEntry", "build", "find"]

@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgekit.train.multi_exit import CutPoint, cut_points
 from edgekit.zoo.registry import build, find
 
-__all__ = ["Counts", "counts", "on_meta"]
+__all__ = ["Counts", "counts", "exit_shares", "on_meta"]
 
 
 class Counts(NamedTuple):
@@ -50,6 +51,14 @@ def counts(name: str, **size: float) -> Counts:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, resolution, resolution, device="meta"))
     return Counts(counter.get_total_flops() // 2, sum(each.numel() for each in network.parameters()))
+
+
+def exit_shares(name: str, **size: float) -> tuple[CutPoint, ...]:
+    """The exits of network ``name`` with the share of the multiply-adds that is done by then."""
+    entry = find(name)
+    resolution = int(size.get("resolution", entry.resolution))
+    points = cut_points(on_meta(name, **size), torch.empty(1, 3, resolution, resolution, device="meta"))
+    return tuple(point for point in points if point.name in entry.exits)
 
 
 def _same(x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from edgekit.cli.root import VERBS
 from edgekit.cli.run import Run
 from edgekit.cli.sign import Sign
 from edgekit.cli.verify import Verify
+from edgekit.cli.zoo import Zoo
 from edgekit.demo import DemoResult
 from edgekit.measure import BenchReport
 from edgekit.measure_ops import PerOpReport
@@ -36,7 +37,7 @@ from edgekit.profile.predict import LatencyPrediction
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
     ErrorReport, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
-    LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor,
+    LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor, Zoo,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
 
