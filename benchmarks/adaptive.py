@@ -29,7 +29,7 @@ from benchmarks.adaptive_tasks import Judged, Task, blind_halves, judge, restric
 from benchmarks.lite0_features import PACK
 from benchmarks.packs import read_pack
 from edgekit.atomic import write_atomically
-from edgekit.plan import Observations, PlanRecipe
+from edgekit.plan import Observations
 from edgekit.planning import observe
 
 __all__ = ["main"]
@@ -95,16 +95,15 @@ def run_tasks(bundles: Sequence[Path], out: Path, halves: int, tasks: Sequence[T
     for half in range(0, halves, 2):  # breadth first, so that an early end has something of everything
         for task in tasks:
             for seed, bundle in enumerate(bundles):
-                seen = None
-                for drop in _DROPS:
-                    if all((task.name, seed, half + way, drop) in done for way in (0, 1)):
-                        continue
-                    seen = seen or restricted(observed(bundle, bundle.with_suffix(".seen")), task, 1000 * seed + half)
-                    for way, (first, second) in enumerate(blind_halves(seen, 77 * seed + half)):
-                        found = judge(first, second, PlanRecipe(max_drop=drop))
-                        rows.append(Row(task.name, seed, half + way, drop, found))
-                        write_atomically(out, msgspec.json.encode(rows))
-                        print(task.name, seed, half + way, drop, f"saved {found.saved:.3f}", flush=True)
+                if all((task.name, seed, half + way, drop) in done for drop in _DROPS for way in (0, 1)):
+                    continue
+                seen = restricted(observed(bundle, bundle.with_suffix(".seen")), task, 1000 * seed + half)
+                new = [Row(task.name, seed, half + way, drop, found)
+                       for way, (first, second) in enumerate(blind_halves(seen, 77 * seed + half))
+                       for drop, found in zip(_DROPS, judge(first, second, _DROPS), strict=True)]
+                rows += new
+                write_atomically(out, msgspec.json.encode(rows))
+                print(task.name, seed, half, [f"{row.drop:g}: {row.judged.saved:.3f}" for row in new], flush=True)
     return rows
 
 

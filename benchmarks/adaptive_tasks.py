@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.adaptive import Plan
-from edgekit.plan import Observations, PlanRecipe, Point, plan_with_points
+from edgekit.plan import Observations, PlanRecipe, Point, plans_with_points
 from edgekit.plan.hull import Hull, hull_of
 from edgekit.plan.observations import chain_costs
 from edgekit.replay import replay
@@ -73,17 +73,21 @@ def blind_halves(seen: Observations, seed: int) -> Iterator[tuple[Observations, 
         yield chosen(seen, first), chosen(seen, second)
 
 
-def judge(seen: Observations, blind: Observations, recipe: PlanRecipe) -> Judged:
-    """The plan's default route for ``recipe``, made on ``seen``, on ``blind``."""
-    planned = plan_with_points(seen, recipe)
-    route = planned.plan.routes[planned.plan.default]
-    found = replay(planned.plan, route, blind)
-    realised, mean_ms = found.accuracy, found.mean_ms
-    hull = _hull(planned.plan, blind)
-    wanted = min(realised, float(hull.accuracy[-1]))
+def judge(seen: Observations, blind: Observations, drops: Sequence[float]) -> list[Judged]:
+    """For each of ``drops``, in points, the plan's default route, made on ``seen``, on ``blind``."""
+    return [_judged(planned.plan, blind)
+            for planned in plans_with_points(seen, [PlanRecipe(max_drop=drop) for drop in drops])]
+
+
+def _judged(plan: Plan, blind: Observations) -> Judged:
+    route = plan.routes[plan.default]
+    found = replay(plan, route, blind)
+    hull = _hull(plan, blind)
+    wanted = min(found.accuracy, float(hull.accuracy[-1]))
     return Judged(
-        promised=route.promise.accuracy, realised=realised, mean_ms=mean_ms,
-        saved=1 - mean_ms / float(hull.ms_for(wanted)), gained=realised - float(hull.accuracy_at(mean_ms)),
+        promised=route.promise.accuracy, realised=found.accuracy, mean_ms=found.mean_ms,
+        saved=1 - found.mean_ms / float(hull.ms_for(wanted)),
+        gained=found.accuracy - float(hull.accuracy_at(found.mean_ms)),
         best_fixed=float(hull.accuracy[-1]), best_fixed_ms=float(hull.ms[-1]),
         fixed_is_better=len(route.steps) == 1)
 

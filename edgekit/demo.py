@@ -1,4 +1,4 @@
-"""``edgekit demo``: a real network from torch weights to a signed bundle that answers on two engines.
+"""``edgekit demo``: a real network from torch weights to a signed bundle on two engines, then an adaptive network.
 
 Everything is done with the functions that a user has; nothing here knows more than they do.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from edgekit.artifacts import Array, Conversion, Engine, OnnxModel, Prediction, TensorSpec
 from edgekit.atomic import write_atomically
 from edgekit.bundle import generate_key_pair, load_private_key, sign_bundle
+from edgekit.demo_adaptive import AdaptiveResult, run_adaptive_demo
 from edgekit.demo_network import RESOLUTION, imagenet_labels, load_lite0, photograph, weights_path
 from edgekit.errors import VerificationFailed, WriteFailed
 from edgekit.parity import require_passed, verify
@@ -66,7 +67,10 @@ class EngineResult(msgspec.Struct, frozen=True):
 
 
 class DemoResult(msgspec.Struct, frozen=True):
-    """What the demo did. ``label`` is torch's answer, with which both engines agree. ``steps``: seconds by name."""
+    """What the demo did. ``label`` is torch's answer, with which both engines agree. ``steps``: seconds by name.
+
+    ``adaptive``: the adaptive bundle that comes along, beside fixed points of itself.
+    """
 
     network: str
     photo: str
@@ -78,6 +82,7 @@ class DemoResult(msgspec.Struct, frozen=True):
     bundle_size_bytes: int
     public_key: str
     tolerance: float
+    adaptive: AdaptiveResult
     steps: Mapping[str, float]
     seconds: float
 
@@ -100,7 +105,7 @@ class _Clock:
 
 
 def run_demo(workdir: Path | str, on_step: Callable[[str], None] | None = None) -> DemoResult:
-    """EfficientNet-Lite0: export, convert, verify against torch, bundle, sign, load, classify, compare.
+    """EfficientNet-Lite0: export, convert, verify against torch, bundle, sign, load, classify, compare; then adaptive.
 
     The files stay in ``workdir``, which is made if need be. ``on_step`` is told what is being done, as it begins.
     Raises VerificationFailed when a logit is off by more than TOLERANCE or an engine names another label than torch;
@@ -128,6 +133,8 @@ def run_demo(workdir: Path | str, on_step: Callable[[str], None] | None = None) 
             stack.enter_context(side.runtime)
         with _one_thread():
             label, torch_ms = _classify(network, sides, image)
+    with clock.step("Plan an adaptive network for this machine; answer easy and hard images with it"):
+        adaptive = run_adaptive_demo(folder)
     return DemoResult(
         network="EfficientNet-Lite0",
         photo=str(photograph()),
@@ -139,6 +146,7 @@ def run_demo(workdir: Path | str, on_step: Callable[[str], None] | None = None) 
         bundle_size_bytes=bundle.stat().st_size,
         public_key=str(public_key),
         tolerance=TOLERANCE,
+        adaptive=adaptive,
         steps=clock.seconds,
         seconds=time.perf_counter() - started,
     )

@@ -19,13 +19,14 @@ __all__ = ["Replayed", "replay"]
 @dataclass(frozen=True)
 class Replayed:
     """``answers``, ``stopped``: int64 (samples,), the class and the step that answered; ``ms``: float64 (samples,),
-    by the times of the stages in the plan.
+    by the times of the stages in the plan. ``stops``: (steps,), the part of the samples that each step answered.
     """
 
     answers: npt.NDArray[np.int64]
     stopped: npt.NDArray[np.int64]
     ms: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
+    stops: npt.NDArray[np.float64]
 
     @property
     def accuracy(self) -> float:
@@ -46,18 +47,18 @@ def replay(plan: Plan, route: Route, data: Observations) -> Replayed:
     answers, stopped = np.empty(data.samples, np.int64), np.empty(data.samples, np.int64)
     for sample in range(data.samples):
         answers[sample], stopped[sample] = _walk(route, data, sample)
-    return Replayed(answers, stopped, np.array(costs)[stopped], answers == data.labels)
+    stops = np.bincount(stopped, minlength=len(costs)) / data.samples
+    return Replayed(answers, stopped, np.array(costs)[stopped], answers == data.labels, stops)
 
 
 def _walk(route: Route, data: Observations, sample: int) -> tuple[int, int]:
     """The class and the step of the answer for one sample."""
     logits: list[npt.NDArray[np.float32]] = []
     earlier = None
-    for index, step in enumerate(route.steps):
+    for step in route.steps:
         logits.append(data.logits[step.ladder][step.stage][sample])
         combined = combine(logits, step.weights)
-        last = index + 1 == len(route.steps)
-        if last or (step.threshold is not None and confidence(combined, step, earlier) >= step.threshold):
-            return int(combined.argmax()), index
+        if step.threshold is not None and confidence(combined, step, earlier) >= step.threshold:
+            break
         earlier = combined
-    raise AssertionError("a route has at least one step")
+    return int(combined.argmax()), len(logits) - 1

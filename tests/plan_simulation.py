@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from edgekit.bundle.adaptive import Plan, Route
-from edgekit.plan import Observations, Point
-from edgekit.plan.observations import chain_costs
-from edgekit.runtime.decide import combine, confidence
+from edgekit.plan import Observations
 
 HASH = "0" * 64
 #: two resolutions with two exits each; skill is what decides the accuracy of an exit
@@ -46,22 +42,3 @@ def blind(samples: int, seed: int, accuracies: tuple[float, ...] = (0.6, 0.8), c
         rows.append(((np.eye(classes)[answers] * heights).astype(np.float32),))
     times = tuple((2.0 * 4.0**index,) for index in range(len(accuracies)))
     return Observations(tuple(rows), labels, times, 0.05, "simulated", "litert", "measured", HASH)
-
-
-def replay(plan: Plan, route: Route, data: Observations) -> tuple[float, float, npt.NDArray[np.float64]]:
-    """Accuracy, mean milliseconds and the shares that stop, by the runtime's own functions on each sample."""
-    assert data.labels is not None
-    costs = chain_costs(tuple(Point(step.ladder, step.stage) for step in route.steps), plan.stage_ms, plan.overhead_ms)
-    right, stopped = 0, np.zeros(len(costs))
-    for sample in range(data.samples):
-        earlier = None
-        for index, step in enumerate(route.steps):
-            logits = [data.logits[each.ladder][each.stage][sample] for each in route.steps[:index + 1]]
-            combined = combine(logits, step.weights)
-            if step.threshold is None or confidence(combined, step, earlier) >= step.threshold:
-                break
-            earlier = combined
-        right += int(combined.argmax() == data.labels[sample])
-        stopped[index] += 1
-    shares = stopped / data.samples
-    return right / data.samples, float(shares @ np.array(costs)), shares

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.adaptive import Gate, Plan, Promise, Route, Step
+from edgekit.errors import BadRecipe
 from edgekit.plan.candidates import Trials, fixed_hull, try_all
 from edgekit.plan.choose import (
     Table,
@@ -22,7 +26,7 @@ from edgekit.plan.observations import Observations, PlanRecipe, Points
 from edgekit.plan.thresholds import fit_thresholds
 from edgekit.plan.workbench import Fitted, Workbench
 
-__all__ = ["FixedPoint", "Planned", "make_plan", "plan_with_points"]
+__all__ = ["FixedPoint", "Planned", "make_plan", "plan_with_points", "plans_with_points"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,9 +67,29 @@ def make_plan(observations: Observations, recipe: PlanRecipe = PlanRecipe()) -> 
 
 def plan_with_points(observations: Observations, recipe: PlanRecipe = PlanRecipe()) -> Planned:
     """``make_plan`` with what the plan was compared with, for tables and pictures."""
-    bench = Workbench(observations, recipe)
-    trials = try_all(bench, recipe)
+    return plans_with_points(observations, (recipe,))[0]
+
+
+def plans_with_points(observations: Observations, recipes: Sequence[PlanRecipe]) -> tuple[Planned, ...]:
+    """A plan for each recipe; they may differ in what is wanted and its slack, since all choose from the same trials.
+
+    Raises BadRecipe for recipes that differ in anything else, and as ``make_plan``.
+    """
+    first = recipes[0]
+    if any(msgspec.structs.replace(each, **_wishes(first)) != first for each in recipes):
+        raise BadRecipe("The recipes differ in what is tried, not only in what is wanted.", "Plan for each by itself.")
+    bench = Workbench(observations, first)
+    trials = try_all(bench, first)
     table = table_of(trials, np.bincount(bench.blocks).astype(np.float64))
+    return tuple(_planned(bench, trials, table, recipe) for recipe in recipes)
+
+
+def _wishes(recipe: PlanRecipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in ("budget_ms", "max_drop", "budget_on", "slack", "max_routes")}
+
+
+def _planned(bench: Workbench, trials: list[Trials], table: Table, recipe: PlanRecipe) -> Planned:
+    observations = bench.observations
     slack = measure_slack(table, recipe) if recipe.slack is None else recipe.slack / 100
     default = choose_default(table, recipe, slack)
     rows = choose_routes(table, default, slack, recipe.max_routes)

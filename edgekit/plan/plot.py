@@ -10,11 +10,11 @@ from typing import NamedTuple
 from edgekit.bundle.adaptive import Promise
 from edgekit.plan.make import FixedPoint, Planned
 
-__all__ = ["draw_curve"]
+__all__ = ["INK", "draw_curve", "text"]
 
 _WIDTH, _HEIGHT = 760, 470
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 66, 56
-_GREY, _BLUE, _ORANGE, _INK = "#8a8f98", "#1f6fd6", "#d9640b", "#22262b"
+_GREY, _BLUE, _ORANGE, INK = "#8a8f98", "#1f6fd6", "#d9640b", "#22262b"
 
 
 class _Scale(NamedTuple):
@@ -55,9 +55,9 @@ def draw_curve(planned: Planned, title: str) -> str:
     note = f"{plan.device}, {plan.source} times, {default.samples} samples; objective: {plan.objective}"
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-        f'height="{_HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="{_INK}">',
+        f'height="{_HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="{INK}">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_LEFT, 22, title, 'font-size="16" font-weight="600"'), _text(_LEFT, 40, note, f'fill="{_GREY}"'),
+        text(_LEFT, 22, title, 'font-size="16" font-weight="600"'), text(_LEFT, 40, note, f'fill="{_GREY}"'),
         *parts, "</svg>", "",
     ])
 
@@ -78,14 +78,14 @@ def _scale(low: float, high: float, start: float, end: float) -> _Scale:
 def _axes(x: _Scale, y: _Scale, below: str, beside: str) -> Iterator[str]:
     for tick in x.ticks:
         yield f'<path d="M{x(tick):.1f} {y.start} V{y.end}" stroke="#eceef1"/>'
-        yield _text(x(tick), y.start + 18, f"{tick:g}", 'text-anchor="middle"')
+        yield text(x(tick), y.start + 18, f"{tick:g}", 'text-anchor="middle"')
     for tick in y.ticks:
         yield f'<path d="M{x.start} {y(tick):.1f} H{x.end}" stroke="#eceef1"/>'
-        yield _text(x.start - 8, y(tick) + 4, f"{tick:g}", 'text-anchor="end"')
-    yield f'<path d="M{x.start} {y.end} V{y.start} H{x.end}" fill="none" stroke="{_INK}"/>'
-    yield _text((x.start + x.end) / 2, y.start + 42, below, 'text-anchor="middle"')
+        yield text(x.start - 8, y(tick) + 4, f"{tick:g}", 'text-anchor="end"')
+    yield f'<path d="M{x.start} {y.end} V{y.start} H{x.end}" fill="none" stroke="{INK}"/>'
+    yield text((x.start + x.end) / 2, y.start + 42, below, 'text-anchor="middle"')
     middle = (y.start + y.end) / 2
-    yield _text(18, middle, beside, f'text-anchor="middle" transform="rotate(-90 18 {middle})"')
+    yield text(18, middle, beside, f'text-anchor="middle" transform="rotate(-90 18 {middle})"')
 
 
 def _marked(x: _Scale, y: _Scale, point: FixedPoint | Promise, colour: str) -> Iterator[str]:
@@ -106,9 +106,10 @@ def _legend() -> Iterator[str]:
     across = float(_LEFT)
     for colour, words in entries:
         yield f'<circle cx="{across + 5}" cy="54" r="4" fill="{colour}"/>'
-        yield _text(across + 14, 58, words)
+        yield text(across + 14, 58, words)
         across += 36 + 6.4 * len(words)
 
 
-def _text(across: float, down: float, words: str, more: str = "") -> str:
+def text(across: float, down: float, words: str, more: str = "") -> str:
+    """An SVG text element, escaped; ``more``: further attributes."""
     return f'<text x="{across:.1f}" y="{down:.1f}" {more}>{escape(words)}</text>'

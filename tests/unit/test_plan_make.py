@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import msgspec
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.adaptive import Plan
-from edgekit.errors import BudgetImpossible
-from edgekit.plan import Observations, PlanRecipe, Point, make_plan, plan_with_points
+from edgekit.errors import BadInput, BadRecipe, BudgetImpossible
+from edgekit.plan import Observations, PlanRecipe, Point, make_plan, plan_with_points, plans_with_points
 from edgekit.plan.choose import Table, choose_routes, measure_slack
 from edgekit.plan.hull import hull_of
+from edgekit.replay import replay
 from edgekit.runtime.controller import Limits, choose, first_state, route_p95_ms
-from tests.plan_simulation import HASH, blind, difficulty, replay
+from tests.plan_simulation import HASH, blind, difficulty
 
 
 def fixed_accuracy(data: Observations) -> dict[float, float]:
@@ -36,10 +38,10 @@ def test_where_confidence_tells_much_time_is_saved_on_fresh_samples(seeds: list[
     saved = []
     for seed, (_, plan) in enumerate(seeds):
         fresh = difficulty(1500, 1000 + seed)
-        accuracy, ms, _ = replay(plan, plan.routes[plan.default], fresh)
+        found = replay(plan, plan.routes[plan.default], fresh)
         fixed = fixed_accuracy(fresh)
         hull = hull_of(list(fixed), list(fixed.values()))
-        saved.append(1 - ms / float(hull.ms_for(min(accuracy, float(hull.accuracy[-1])))))
+        saved.append(1 - found.mean_ms / float(hull.ms_for(min(found.accuracy, float(hull.accuracy[-1])))))
         assert len(plan.routes[plan.default].steps) > 1
     assert np.mean(saved) > 0.2
 
@@ -49,10 +51,10 @@ def test_what_is_promised_is_realised_on_fresh_samples(seeds: list[tuple[Observa
     for seed, (_, plan) in enumerate(seeds):
         fresh = difficulty(1500, 2000 + seed)
         for route in (plan.routes[plan.default], plan.routes[len(plan.routes) // 2]):
-            accuracy, ms, stops = replay(plan, route, fresh)
-            accuracies.append(accuracy - route.promise.accuracy)
-            times.append(ms / route.promise.mean_ms - 1)
-            shares.append(np.abs(stops - route.promise.stops).max())
+            found = replay(plan, route, fresh)
+            accuracies.append(found.accuracy - route.promise.accuracy)
+            times.append(found.mean_ms / route.promise.mean_ms - 1)
+            shares.append(np.abs(found.stops - route.promise.stops).max())
     # the standard error of each difference is about 1.5 points, of the mean of the four seeds about 0.8
     assert -0.02 < np.mean(accuracies) < 0.03
     assert abs(np.mean(times)) < 0.05
@@ -190,9 +192,25 @@ def test_without_labels_agreement_with_the_dearest_point_stands_in() -> None:
     assert default.promise.accuracy >= 0.98
     dearest = data.logits[1][1].argmax(axis=1)
     agreeing = Observations(data.logits, dearest, data.stage_ms, 0.05, "simulated", "litert", "measured", HASH)
-    accuracy, ms, _ = replay(plan, default, agreeing)
-    assert accuracy == pytest.approx(default.promise.accuracy, abs=0.015)
-    assert ms < 0.9 * data.cost_ms(data.points[-1:])[0]
+    found = replay(plan, default, agreeing)
+    assert found.accuracy == pytest.approx(default.promise.accuracy, abs=0.015)
+    assert found.mean_ms < 0.9 * data.cost_ms(data.points[-1:])[0]
+
+
+def test_several_wishes_are_planned_from_the_same_trials() -> None:
+    data = difficulty(600, 5)
+    recipes = [PlanRecipe(max_drop=drop, max_steps=2, measures=("margin",)) for drop in (0.0, 1.0)]
+    both = plans_with_points(data, recipes)
+    assert [each.plan for each in both] == [make_plan(data, recipe) for recipe in recipes]
+    with pytest.raises(BadRecipe, match="differ"):
+        plans_with_points(data, [recipes[0], PlanRecipe(max_drop=0.0, max_steps=3, measures=("margin",))])
+
+
+def test_replaying_needs_labels() -> None:
+    data = difficulty(400, 6)
+    plan = make_plan(data, PlanRecipe(max_steps=2, measures=("margin",)))
+    with pytest.raises(BadInput, match="labels"):
+        replay(plan, plan.routes[0], dataclasses.replace(data, labels=None))
 
 
 def test_only_the_measures_and_steps_that_are_allowed_are_used() -> None:
