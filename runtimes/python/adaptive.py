@@ -22,9 +22,9 @@ from edgekit.runtime.classify import Classifier
 from edgekit.runtime.decide import softmax
 from edgekit.runtime.follow import Answer, Walk, follow
 from edgekit.runtime.options import RuntimeOptions
-from edgekit.runtime.policy import Counters, Policy, Seen
+from edgekit.runtime.policy import Counters, Policy
 from edgekit.runtime.session import Loaded, Runtime, complaint
-from edgekit.runtime.stages import Pass, StagedNetwork
+from edgekit.runtime.stages import Pass, Seen, StagedNetwork
 from edgekit.runtime.streaming import DropPolicy, Streamed, stream_answers
 
 __all__ = ["AdaptiveRuntime", "Inputs", "Point", "as_variant", "largest"]
@@ -55,6 +55,7 @@ class AdaptiveRuntime(Runtime):
         self._network = network
         self._options = options
         self._entries = [LadderInput(each, loaded.manifest.preprocess, self._stored) for each in network.ladders]
+        self._ids = {each.id for each in network.ladders}
         self._policy = None if plan is None else Policy(plan, options.touch_up)
         for ladder, stage in {(biggest, last)} if plan is None else _points(plan):
             network.warm(ladder, stage)
@@ -146,11 +147,10 @@ class AdaptiveRuntime(Runtime):
 
     def exits(self, ladder: int, x: Inputs) -> tuple[Point, ...]:
         """Every exit of a ladder for one input, from the first to the last, all stages run once. Raises as ``run``."""
-        times: list[float] = []
+        seen: list[Seen] = []
         walk = Pass(self._network, {ladder: self._image(ladder, x)})
-        logits = [walk.advance(ladder, stage, lambda _ladder, _stage, ms: times.append(ms))
-                  for stage in range(len(self._network.ladders[ladder].stages))]
-        return tuple(map(Point, logits, times))
+        logits = [walk.advance(ladder, stage, seen) for stage in range(len(self._network.ladders[ladder].stages))]
+        return tuple(Point(each, ms) for each, (_, _, ms) in zip(logits, seen, strict=True))
 
     def prepared(self, ladder: int, image: Array) -> Array:
         """The array that a uint8 image becomes for a ladder, as ``run`` takes it by the ladders' ids. Raises BadInput.
@@ -183,16 +183,21 @@ class AdaptiveRuntime(Runtime):
         if deadline_ms is not None and not deadline_ms > 0:
             raise BadInput(f"The deadline is {deadline_ms} ms.", "It must be more than 0.")
         route = policy.plan.routes[index]
-        walker = _Walker(self, xs, route)
+        # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
+        seen: list[Seen] | None = [] if len(xs) == 1 else None
+        walker = _Walker(self, xs, route, seen)
 
         def next_ms(step: int) -> float:
-            policy.observe(walker.seen())
+            policy.observe(seen or ())
+            if seen:
+                seen.clear()
             return policy.next_ms(index, step)
 
         answers = follow(
             Walk(route, policy.thresholds(index), walker.advance, walker.keep, next_ms,
                  lambda: (time.perf_counter() - begin) * 1e3, deadline_ms), len(xs))
-        policy.observe(walker.seen())
+        if seen:
+            policy.observe(seen)
         found = [self._prediction(answer, index, route, deadline_ms, begin) for answer in answers]
         policy.finish(index, answers, [each.latency_ms for each in found], deadline_ms)
         return found
@@ -203,23 +208,23 @@ class AdaptiveRuntime(Runtime):
         step = route.steps[answer.step]
         classifier = self._loaded.classifier
         top = classifier.named(softmax(answer.logits)) if classifier else ()
-        taken = tuple(
+        taken = tuple([
             StepTaken(ladders[each.ladder].id, each.stage, certainty, elapsed_ms)
-            for each, certainty, elapsed_ms in zip(route.steps, answer.certainties, answer.elapsed_ms, strict=False))
+            for each, certainty, elapsed_ms in zip(route.steps, answer.certainties, answer.elapsed_ms, strict=False)])
         latency_ms = (time.perf_counter() - begin) * 1e3
         return Prediction(
-            outputs={"logits": answer.logits.astype(np.float32)[np.newaxis]}, label=top[0][0] if top else None,
+            outputs={"logits": np.array([answer.logits], np.float32)}, label=top[0][0] if top else None,
             score=top[0][1] if top else None, top=top, exit=step.stage, resolution=ladders[step.ladder].resolution,
             latency_ms=latency_ms, reason=answer.reason + complaint(latency_ms, deadline_ms), route=index, steps=taken)
 
     def _image(self, ladder: int, x: Inputs) -> Array:
         """The tensor of one input for a ladder."""
         if isinstance(x, Mapping):
-            known = [each.id for each in self._network.ladders]
-            name = known[ladder]
-            if name not in x or not known or any(each not in known for each in x):
+            name = self._entries[ladder].id
+            if name not in x or not x.keys() <= self._ids:
+                known = ", ".join(each.id for each in self._entries)
                 raise BadInput(f"The arrays are for {', '.join(map(str, x)) or 'nothing'}; ladder '{name}' is to run.",
-                               f"Give arrays by the ids of the ladders: {', '.join(known)}.")
+                               f"Give arrays by the ids of the ladders: {known}.")
             x = x[name]
         return self._entries[ladder](x)
 
@@ -234,29 +239,20 @@ class AdaptiveRuntime(Runtime):
 class _Walker:
     """Brings inputs to the ladders as steps need them, once for each, and keeps what stages leave for later ones."""
 
-    def __init__(self, runtime: AdaptiveRuntime, xs: Sequence[Inputs], route: Route) -> None:
+    def __init__(self, runtime: AdaptiveRuntime, xs: Sequence[Inputs], route: Route, seen: list[Seen] | None) -> None:
+        """Each stage that runs is added to ``seen``."""
         self._image = runtime._image
         self._left = list(xs)
         self._route = route
-        self._seen: list[Seen] = []
-        # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
-        self._observer = self._see if len(xs) == 1 else None
+        self._seen = seen
         self._pass = Pass(runtime._network, {})
-
-    def _see(self, ladder: int, stage: int, measured_ms: float) -> None:
-        self._seen.append((ladder, stage, measured_ms))
-
-    def seen(self) -> list[Seen]:
-        """The stages that ran since the last call; they are told together, since that is when the code is in cache."""
-        seen, self._seen = self._seen, []
-        return seen
 
     def advance(self, number: int) -> Array:
         step = self._route.steps[number]
         if not self._pass.has(step.ladder):
             images = [self._image(step.ladder, x) for x in self._left]
             self._pass.add(step.ladder, images[0] if len(images) == 1 else np.concatenate(images))
-        return self._pass.advance(step.ladder, step.stage, self._observer)
+        return self._pass.advance(step.ladder, step.stage, self._seen)
 
     def keep(self, rows: npt.NDArray[np.intp]) -> None:
         self._left = [self._left[row] for row in rows]

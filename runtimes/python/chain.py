@@ -71,7 +71,7 @@ class LadderInput:
             return self.image(x)
         name = self._spec.name
         self._check({name: x})
-        if x.shape[0] != 1 or any(x.shape[axis] != side for axis, side in self._sides.items()):
+        if x.shape[0] != 1 or [x.shape[axis] for axis in self._sides] != list(self._sides.values()):
             raise BadInput(f"The array for ladder '{self.id}' has the shape {list(x.shape)}.",
                            f"Wanted: one image (batch 1) of {' x '.join(map(str, self._sides.values()))} pixels.")
         return x if self._stored else to_stored((self._spec,), {name: x})[name]

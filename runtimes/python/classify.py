@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -79,13 +81,16 @@ class Classifier:
             return ()
         return self.named(probabilities(scores.reshape(-1)))
 
-    def named(self, chances: npt.NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+    def named(self, chances: npt.NDArray[np.float64] | list[float]) -> tuple[tuple[str, float], ...]:
         """The same for probabilities (classes,). Raises EngineError when they are not finite."""
-        if not np.isfinite(chances).all():
+        if not math.isfinite(sum(chances) if isinstance(chances, list) else chances.sum()):
             raise EngineError(f"The scores in output '{self._name}' are not finite, so no class can be named.",
                               "The network overflows for this input: check its values and the preprocessing.")
+        if isinstance(chances, list):
+            order = sorted(range(len(chances)), key=chances.__getitem__, reverse=True)[:self._top]
+            return tuple([(self._labels[index], chances[index]) for index in order])
         best = np.argsort(-chances, kind="stable")[:self._top]
-        return tuple((self._labels[index], float(chances[index])) for index in best)
+        return tuple(zip([self._labels[index] for index in best.tolist()], chances[best].tolist(), strict=True))
 
     def _check_count(self, classes: int) -> None:
         if classes != len(self._labels):

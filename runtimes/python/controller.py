@@ -6,11 +6,15 @@ state. No clock is read here, so a recorded trace replays to the same choices in
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgekit.bundle.adaptive import Plan, Route
 
-__all__ = ["Choice", "Limits", "State", "choose", "first_state", "next_step_ms", "observe", "route_p95_ms", "slowdown"]
+__all__ = [
+    "Choice", "Limits", "Ran", "State", "budget_of", "choose", "first_state", "next_step_ms", "observe", "observe_all",
+    "route_p95_ms", "slowdown",
+]
 
 _WINDOW = 5  # the median of 5 follows a lasting change within 3 observations and ignores two outliers
 _FORGET = 20  # frames after which what a stage once took says less than what others take now
@@ -46,6 +50,15 @@ class State(NamedTuple):
     seen: tuple[tuple[Seen, ...], ...]
 
 
+class Ran(NamedTuple):
+    """A stage that ran: in which frame, which stage of which ladder, and for how long."""
+
+    frame: int
+    ladder: int
+    stage: int
+    measured_ms: float
+
+
 class Choice(NamedTuple):
     """The state after choosing and the index of the route; ``fits``: whether it is expected to keep the budget."""
 
@@ -61,12 +74,27 @@ def first_state(plan: Plan) -> State:
 
 def observe(state: State, plan: Plan, ladder: int, stage: int, measured_ms: float) -> State:
     """The state after stage ``stage`` of ladder ``ladder`` took ``measured_ms`` in the current frame."""
-    ratio = measured_ms / plan.stage_ms[ladder][stage]
-    before = state.seen[ladder][stage]
-    now = Seen((*before.ratios, ratio)[-_WINDOW:], state.frame)
-    row = (*state.seen[ladder][:stage], now, *state.seen[ladder][stage + 1 :])
-    seen = (*state.seen[:ladder], row, *state.seen[ladder + 1 :])
-    return State(state.route, state.frame, state.calm, (*state.recent, ratio)[-_WINDOW:], seen)
+    return observe_all(state, plan, (Ran(state.frame, ladder, stage, measured_ms),))
+
+
+def observe_all(state: State, plan: Plan, runs: Iterable[Ran]) -> State:
+    """The state after all of these, in this order; ``state.frame`` stays as it is.
+
+    For a caller that observes every frame but needs the times now and then only.
+    """
+    recent = list(state.recent)
+    changed: dict[tuple[int, int], tuple[list[float], int]] = {}
+    for frame, ladder, stage, measured_ms in runs:
+        ratio = measured_ms / plan.stage_ms[ladder][stage]
+        recent.append(ratio)
+        known = changed.get((ladder, stage))
+        ratios = list(state.seen[ladder][stage].ratios) if known is None else known[0]
+        ratios.append(ratio)
+        changed[ladder, stage] = ratios, frame
+    seen = [list(row) for row in state.seen]
+    for (ladder, stage), (ratios, frame) in changed.items():
+        seen[ladder][stage] = Seen(tuple(ratios[-_WINDOW:]), frame)
+    return State(state.route, state.frame, state.calm, tuple(recent[-_WINDOW:]), tuple(map(tuple, seen)))
 
 
 def slowdown(state: State, ladder: int, stage: int) -> float:
@@ -79,18 +107,36 @@ def slowdown(state: State, ladder: int, stage: int) -> float:
 
 def next_step_ms(state: State, plan: Plan, route: Route, step: int) -> float:
     """The expected time of step ``step`` of ``route``, the stages that earlier steps have run left out."""
-    done = _done(route, step)
     wanted = route.steps[step]
-    stages = range(done.get(wanted.ladder, -1) + 1, wanted.stage + 1)
+    done = max((each.stage for each in route.steps[:step] if each.ladder == wanted.ladder), default=-1)
     times = plan.stage_ms[wanted.ladder]
-    return plan.overhead_ms + sum(times[stage] * slowdown(state, wanted.ladder, stage) for stage in stages)
+    return plan.overhead_ms + sum(times[stage] * slowdown(state, wanted.ladder, stage)
+                                  for stage in range(done + 1, wanted.stage + 1))
 
 
 def route_p95_ms(state: State, plan: Plan, route: Route) -> float:
     """The time within which 95 % of the inputs are expected to be answered on this route."""
+    return _p95_ms(route, plan.overhead_ms, _until(state, plan))
+
+
+def _until(state: State, plan: Plan) -> list[list[float]]:
+    """For each ladder, what its stages are expected to take until the end of each, after a 0."""
+    found = []
+    for ladder, times in enumerate(plan.stage_ms):
+        until = [0.0]
+        for stage, planned_ms in enumerate(times):
+            until.append(until[-1] + planned_ms * slowdown(state, ladder, stage))
+        found.append(until)
+    return found
+
+
+def _p95_ms(route: Route, overhead_ms: float, until: Sequence[Sequence[float]]) -> float:
     elapsed = share = 0.0
-    for step, stops in enumerate(route.promise.stops):
-        elapsed += next_step_ms(state, plan, route, step)
+    done = [0] * len(until)
+    for step, stops in zip(route.steps, route.promise.stops, strict=True):
+        ladder, end = step.ladder, step.stage + 1
+        elapsed += overhead_ms + until[ladder][end] - until[ladder][done[ladder]]
+        done[ladder] = end
         share += stops
         if share >= 0.95:
             break
@@ -104,11 +150,13 @@ def choose(state: State, plan: Plan, limits: Limits) -> Choice:
     frames in a row in which the next dearer one fitted into 90 % of the budget. Without a budget the plan's default
     route and its own p95 at planned speed are what is to be kept when it is hot, and nothing changes when it is not.
     """
-    state = state._replace(frame=state.frame + 1)
-    budget = _budget(plan, limits)
+    frame = state.frame + 1
+    budget = budget_of(plan, limits)
     if budget is None:
-        return Choice(state._replace(route=plan.default, calm=0), plan.default, True)
-    expected = [route_p95_ms(state, plan, route) for route in plan.routes]
+        return Choice(State(plan.default, frame, 0, state.recent, state.seen), plan.default, True)
+    state = state._replace(frame=frame)
+    until = _until(state, plan)
+    expected = [_p95_ms(route, plan.overhead_ms, until) for route in plan.routes]
     fitting = [index for index, time in enumerate(expected) if time <= budget]
     best = max(fitting, default=0)
     if best < state.route or expected[state.route] > budget:
@@ -120,7 +168,8 @@ def choose(state: State, plan: Plan, limits: Limits) -> Choice:
     return Choice(state._replace(calm=calm), state.route, bool(fitting))
 
 
-def _budget(plan: Plan, limits: Limits) -> float | None:
+def budget_of(plan: Plan, limits: Limits) -> float | None:
+    """The milliseconds that 95 of 100 inputs are to keep; None where nothing is asked for."""
     share = _THERMAL[min(max(limits.thermal, 0), len(_THERMAL) - 1)]
     if limits.budget_ms is not None:
         return limits.budget_ms * share
@@ -133,10 +182,3 @@ def _median(values: tuple[float, ...]) -> float:
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
-
-def _done(route: Route, step: int) -> dict[int, int]:
-    """The last stage of each ladder that the steps before ``step`` have run."""
-    done: dict[int, int] = {}
-    for before in route.steps[:step]:
-        done[before.ladder] = max(done.get(before.ladder, -1), before.stage)
-    return done

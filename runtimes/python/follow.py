@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgekit.artifacts import Array
 from edgekit.bundle.adaptive import Route, Step
 from edgekit.errors import EngineError
-from edgekit.runtime.decide import Floats, Moment, combine, confidence, decide
+from edgekit.runtime.decide import Moment, Scores, added, confidence, decide
 
 __all__ = ["Answer", "Walk", "follow"]
 
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     ``certainties`` and ``elapsed_ms`` have an entry for each complete step.
     """
 
-    logits: Floats
+    logits: Scores
     step: int
     reason: str
     certainties: tuple[float, ...]
@@ -52,26 +52,29 @@ class Answer(NamedTuple):
 class _Track:
     """What is known of one input."""
 
+    __slots__ = ("certainties", "combined", "elapsed_ms", "logits", "reason")
+
     def __init__(self) -> None:
         self.logits: list[Array] = []
-        self.combined: list[Floats] = []
+        self.combined: list[Scores] = []
         self.certainties: list[float] = []
         self.elapsed_ms: list[float] = []
+        self.reason = ""
 
     def add(self, logits: Array, step: Step, elapsed_ms: float) -> float:
         self.logits.append(logits)
-        combined = combine(self.logits, step.weights)
+        combined = added(self.logits, step.weights)
         certainty = confidence(combined, step, self.combined[-1] if self.combined else None)
         self.combined.append(combined)
         self.certainties.append(certainty)
         self.elapsed_ms.append(elapsed_ms)
         return certainty
 
-    def answer(self, reason: str) -> Answer:
+    def answer(self) -> Answer:
         """That of the last step with finite logits. Raises EngineError when there is none."""
         for step in range(len(self.combined) - 1, -1, -1):
             if not math.isnan(self.certainties[step]):
-                text = reason if step == len(self.combined) - 1 else f"error: {_NOT_FINITE}"
+                text = self.reason if step == len(self.combined) - 1 else f"error: {_NOT_FINITE}"
                 return Answer(self.combined[step], step, text, tuple(self.certainties), tuple(self.elapsed_ms))
         raise EngineError(f"The network gave no answer: {_NOT_FINITE}.",
                           "It overflows for this input: check its values and the preprocessing.")
@@ -83,35 +86,37 @@ def follow(walk: Walk, count: int) -> list[Answer]:
     A stage that fails after the first step ends the walk with the answers so far. Raises what ``walk.advance`` raises,
     and EngineError when the logits of every step are not finite.
     """
+    steps = walk.route.steps
     tracks = [_Track() for _ in range(count)]
-    answers: dict[int, Answer] = {}
-    left = list(range(count))
-    for number in range(len(walk.route.steps)):
+    left = tracks
+    for number, step in enumerate(steps):
         try:
             logits = walk.advance(number)
         except EngineError as error:
             if number == 0:
                 raise
-            answers |= {each: tracks[each].answer(f"error: {error.message}") for each in left}
+            for track in left:
+                track.reason = f"error: {error.message}"
             break
-        stopped = _decide(walk, number, logits, [tracks[each] for each in left])
-        answers |= {each: tracks[each].answer(reason)
-                    for each, reason in zip(left, stopped, strict=True) if reason is not None}
-        rows = [row for row, reason in enumerate(stopped) if reason is None]
+        moment = _moment(walk, number, len(left))
+        rows = []
+        for row, track in enumerate(left):
+            certainty = track.add(logits[row], step, moment.elapsed_ms)
+            stop, reason = decide(certainty, walk.thresholds[number], moment)
+            if stop:
+                track.reason = reason or ""
+            else:
+                rows.append(row)
         if not rows:
             break
         if len(rows) < len(left):
             walk.keep(np.array(rows, np.intp))
             left = [left[row] for row in rows]
-    return [answers[each] for each in range(count)]
+    return [track.answer() for track in tracks]
 
 
-def _decide(walk: Walk, number: int, logits: Array, tracks: Sequence[_Track]) -> list[str | None]:
-    """Why each input stops after this step; None where it goes on."""
-    steps = walk.route.steps
-    elapsed_ms = walk.elapsed_ms()
-    asked = walk.deadline_ms is not None and number + 1 < len(steps)
-    following = walk.next_ms(number + 1) * len(tracks) if asked else 0.0
-    moment = Moment(number, len(steps), elapsed_ms, following, walk.deadline_ms)
-    return [decide(track.add(row, steps[number], elapsed_ms), walk.thresholds[number], moment).reason
-            for track, row in zip(tracks, logits, strict=True)]
+def _moment(walk: Walk, number: int, inputs: int) -> Moment:
+    """Where ``inputs`` that run together stand after step ``number``."""
+    steps, elapsed_ms = len(walk.route.steps), walk.elapsed_ms()
+    asked = walk.deadline_ms is not None and number + 1 < steps
+    return Moment(number, steps, elapsed_ms, walk.next_ms(number + 1) * inputs if asked else 0.0, walk.deadline_ms)

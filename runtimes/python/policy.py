@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from edgekit.bundle.adaptive import Plan
 from edgekit.errors import BadRecipe
-from edgekit.runtime.controller import Limits, choose, first_state, next_step_ms, observe
+from edgekit.runtime.controller import Limits, Ran, budget_of, choose, first_state, next_step_ms, observe_all
 from edgekit.runtime.follow import Answer
+from edgekit.runtime.stages import Seen
 from edgekit.runtime.touchup import first_touchup, from_json, note, thresholds, to_json
 
-__all__ = ["Counters", "Policy", "Seen"]
+__all__ = ["Counters", "Policy"]
 
-Seen = tuple[int, int, float]
-"""Ladder, stage, and the milliseconds that it took."""
+
+_MOST_PENDING = 256  # runs that wait to be taken into the state
 
 
 class Counters(NamedTuple):
@@ -45,6 +46,8 @@ class Policy:
         self._lock = threading.Lock()
         self._limits = Limits()
         self._state = first_state(plan)
+        self._pending: list[Ran] = []
+        self._planned = [tuple(step.threshold for step in route.steps) for route in plan.routes]
         self._touchup = first_touchup(plan) if touch_up else None
         self._exits: dict[tuple[int, int], int] = {}
         self._routes: dict[int, int] = {}
@@ -64,6 +67,8 @@ class Policy:
         """The index of the route for the next inputs."""
         with self._lock:
             before = self._state.route
+            if self._pending and budget_of(self.plan, self._limits) is not None:
+                self._take_in()
             self._state, route, fits = choose(self._state, self.plan, self._limits)
             self._route_changes += route != before
             self._over_budget += 0 if fits else inputs
@@ -73,20 +78,28 @@ class Policy:
     def next_ms(self, route: int, step: int) -> float:
         """What a step is expected to take for one input."""
         with self._lock:
+            self._take_in()
             return next_step_ms(self._state, self.plan, self.plan.routes[route], step)
 
     def observe(self, seen: Sequence[Seen]) -> None:
         """These stages have run, in this order, for one input."""
         with self._lock:
-            for ladder, stage, measured_ms in seen:
-                self._state = observe(self._state, self.plan, ladder, stage, measured_ms)
+            frame = self._state.frame
+            self._pending += [Ran(frame, *each) for each in seen]
+            if len(self._pending) >= _MOST_PENDING:
+                self._take_in()
+
+    def _take_in(self) -> None:
+        """What waits becomes part of the state: only a budget and a deadline ask for it, so it need not be at once."""
+        self._state = observe_all(self._state, self.plan, self._pending)
+        self._pending = []
 
     def thresholds(self, route: int) -> tuple[float | None, ...]:
         """The plan's, or those of the touch-up."""
+        if self._touchup is None:
+            return self._planned[route]
         with self._lock:
-            if self._touchup is not None:
-                return thresholds(self._touchup, self.plan.routes[route], route)
-            return tuple(step.threshold for step in self.plan.routes[route].steps)
+            return thresholds(self._touchup, self.plan.routes[route], route)
 
     def finish(self, route: int, answers: Sequence[Answer], latencies_ms: Sequence[float],
                deadline_ms: float | None) -> None:

@@ -17,10 +17,11 @@ from edgekit.errors import UserError
 from edgekit.runtime.agreement import compare_specs
 from edgekit.runtime.engines import Session
 
-__all__ = ["Observer", "Pass", "StagedNetwork"]
+__all__ = ["Pass", "Seen", "StagedNetwork"]
 
-Observer = Callable[[int, int, float], None]
-"""Told of every stage that ran: ladder, stage, milliseconds."""
+_Execute = Callable[[Mapping[str, Array]], dict[str, Array]]
+Seen = tuple[int, int, float]
+"""A stage that ran: ladder, stage, and the milliseconds that it took."""
 
 
 class StagedNetwork:
@@ -35,6 +36,8 @@ class StagedNetwork:
         self._bundle = bundle
         self._threads = threads
         self._sessions: dict[tuple[str, str], Session] = {}
+        #: by ladder and stage, once it is open: what runs it
+        self._ready: list[list[_Execute | None]] = [[None] * len(ladder.stages) for ladder in self.ladders]
         self._lock = threading.Lock()
         self._closed = False
 
@@ -56,8 +59,10 @@ class StagedNetwork:
 
     def execute(self, ladder: int, stage: int, known: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of a stage, which is fed by name from ``known``, all in stored order. Raises EngineError."""
-        session = self.session(ladder, stage)
-        return session.execute({spec.name: known[spec.name] for spec in self.ladders[ladder].stages[stage].inputs})
+        ready = self._ready[ladder][stage]
+        if ready is None:
+            ready = self._ready[ladder][stage] = self.session(ladder, stage).execute
+        return ready(known)
 
     def takes_batches(self, ladder: int, stage: int) -> bool:
         """Whether every stage up to this one leaves the number of images free."""
@@ -80,6 +85,7 @@ class StagedNetwork:
         with self._lock:
             self._closed = True
             sessions, self._sessions = list(self._sessions.values()), {}
+            self._ready = [[None] * len(row) for row in self._ready]
         for session in sessions:
             session.close()
         self._bundle.close()
@@ -144,17 +150,17 @@ class Pass:
         """Whether the ladder's image is known."""
         return ladder in self._known
 
-    def advance(self, ladder: int, stage: int, observer: Observer | None) -> Array:
+    def advance(self, ladder: int, stage: int, seen: list[Seen] | None) -> Array:
         """The logits (images, classes) of a stage, after running those before it that have not run.
 
-        Raises EngineError; the stages that ran before the failing one need not run again.
+        What runs is added to ``seen``. Raises EngineError; stages that ran before the failing one need not run again.
         """
         known = self._known[ladder]
         for number in range(self._done[ladder] + 1, stage + 1):
             begin = time.perf_counter()
             known |= self._network.execute(ladder, number, known)
-            if observer is not None:
-                observer(ladder, number, (time.perf_counter() - begin) * 1e3)
+            if seen is not None:
+                seen.append((ladder, number, (time.perf_counter() - begin) * 1e3))
             self._done[ladder] = number
         return known[self._network.ladders[ladder].stages[stage].logits]
 

@@ -39,13 +39,15 @@ class Session(ABC):
         return self.execute(feeds)
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """``run`` for arrays that have been checked already; they may be views that are not contiguous.
+        """``run`` for arrays that have been checked already; they may be views that are not contiguous, and others
+        than the inputs may be among them.
 
         The returned arrays are new and belong to the caller. Raises EngineError with the engine's own text, UserError
         after ``close``.
         """
         with self._lock:
-            self._check_open()
+            if self._closed:
+                self._check_open()
             try:
                 return self._execute(feeds)
             except Exception as error:  # whatever type the engine's binding raises: the boundary translates it

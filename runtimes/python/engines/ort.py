@@ -56,10 +56,11 @@ class OrtSession(Session):
             self._session._model_bytes = None
         super().__init__([_spec("input", node) for node in self._session.get_inputs()],
                          [_spec("output", node) for node in self._session.get_outputs()], version)
+        self._input_names = [spec.name for spec in self.inputs]
         self._output_names = [spec.name for spec in self.outputs]
 
     def _execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        answers = self._session.run(self._output_names, dict(feeds))
+        answers = self._session.run(self._output_names, {name: feeds[name] for name in self._input_names})
         return dict(zip(self._output_names, answers, strict=True))
 
     def _release(self) -> None:
