@@ -146,6 +146,7 @@ def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
         logits: list[list[list[Array]]] = [[[] for _ in ladder.stages] for ladder in ladders]
         times: list[list[list[float]]] = [[[] for _ in ladder.stages] for ladder in ladders]
         shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in ladders]
+        policy_ms: list[float] = []
         for image in samples.images():
             for index, ladder in enumerate(ladders):
                 known = {ladder.stages[0].inputs[0].name: inputs[index](image)}
@@ -154,10 +155,11 @@ def _run(path: str, data: str, engine: Engine, limit: int | None) -> _Seen:
                     known |= network.execute(index, number, known)
                     times[index][number].append((time.thread_time_ns() - start) / 1e6)
                     logits[index][number].append(np.array(known[stage.logits], np.float32).reshape(-1))
+                    policy_ms.append(_decision_ms(logits[index][number][-1]))
                 shapes[index] = {name: array.shape for name, array in known.items()}
     stacked = [[np.stack(stage) for stage in row] for row in logits]
     return _Seen(stacked, samples.labels, [[_typical(stage) for stage in row] for row in times],
-                 _policy_ms(stacked[-1][-1]), shapes)
+                 _typical(policy_ms), shapes)
 
 
 def _files(ladders: Sequence[Ladder]) -> set[str]:
@@ -170,17 +172,14 @@ def _typical(times: Sequence[float]) -> float:
     return max(float(np.median(times[_WARM_UP:] or times)), 1e-3)
 
 
-def _policy_ms(logits: npt.NDArray[np.float32]) -> float:
-    """What combining two exits and deciding takes."""
-    from edgekit.runtime.decide import combine, confidence
+def _decision_ms(logits: npt.NDArray[np.float32]) -> float:
+    """What combining two exits and deciding takes right after a stage, when the code is not in the cache."""
+    from edgekit.runtime.decide import Moment, added, confidence, decide
 
     step = Step(0, 0, (0.5, 0.5), "margin", 0.5)
-    times = []
-    for row in np.resize(logits, (100, logits.shape[1])):
-        start = time.thread_time_ns()
-        confidence(combine((row, row), step.weights), step, None)
-        times.append((time.thread_time_ns() - start) / 1e6)
-    return float(np.median(times))
+    start = time.thread_time_ns()
+    decide(confidence(added((logits, logits), step.weights), step, None), step.threshold, Moment(0, 2, 0.0, 0.0, None))
+    return (time.thread_time_ns() - start) / 1e6
 
 
 def _predicted(
