@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgekit.bundle.adaptive import Confidence, Gate, Plan, Promise, Route, Step
-from edgekit.runtime.controller import Limits, choose, first_state, observe
+from edgekit.runtime.controller import Limits, choose, first_state, judge, observe
 from edgekit.runtime.decide import Moment, combine, confidence, decide
 
 _OUT = Path(__file__).with_name("decisions.json")
@@ -79,7 +79,7 @@ def _route(rng: random.Random, stage_ms: tuple[tuple[float, ...], ...]) -> Route
     return Route(steps, Promise(0.9, (0.8, 0.95), p95 / 2, p95, stops, 500))
 
 
-def _trace(rng: random.Random) -> dict[str, Any]:
+def _trace(rng: random.Random, judged: bool) -> dict[str, Any]:
     """A device that is as planned, then slower, then as before, with noise, while the limits change."""
     plan = _plan(rng)
     state = first_state(plan)
@@ -98,6 +98,11 @@ def _trace(rng: random.Random) -> dict[str, Any]:
             took = round(plan.stage_ms[ladder][stage] * slow * rng.uniform(0.95, 1.2) * rng.choice([1] * 30 + [8]), 3)
             state = observe(state, plan, ladder, stage, took)
             events.append({"observe": [ladder, stage], "ms": took})
+        if judged:
+            took = round(plan.routes[route].promise.p95_ms * slow * rng.uniform(0.6, 1.4), 3)
+            late = rng.choice([None, False, False, True])
+            state = judge(state, plan, limits, took, late)
+            events.append({"judge": took, "late": late, "margin": state.margin, "caution": state.caution})
     return {"plan": msgspec.to_builtins(plan), "events": events}
 
 
@@ -106,7 +111,7 @@ def main() -> None:
     rng = random.Random(6)
     cases = {"decide": [_decide_case(rng) for _ in range(160)],
              "confidence": [_confidence_case(rng) for _ in range(80)],
-             "traces": [_trace(rng) for _ in range(8)]}
+             "traces": [_trace(rng, judged) for judged in (False,) * 8 + (True,) * 4]}
     _OUT.write_text(json.dumps(cases, indent=None, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")
 
 

@@ -182,6 +182,7 @@ class AdaptiveRuntime(Runtime):
                 begin: float) -> list[Prediction]:
         if deadline_ms is not None and not deadline_ms > 0:
             raise BadInput(f"The deadline is {deadline_ms} ms.", "It must be more than 0.")
+        started = time.perf_counter()
         route = policy.plan.routes[index]
         # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
         seen: list[Seen] | None = [] if len(xs) == 1 else None
@@ -200,6 +201,10 @@ class AdaptiveRuntime(Runtime):
             policy.observe(seen)
         found = [self._prediction(answer, index, route, deadline_ms, begin) for answer in answers]
         policy.finish(index, answers, [each.latency_ms for each in found], deadline_ms)
+        if len(found) == 1:
+            (one,) = found
+            late = None if deadline_ms is None else one.latency_ms > deadline_ms and len(one.steps) > 1
+            policy.judge((time.perf_counter() - started) * 1e3, late)
         return found
 
     def _prediction(self, answer: Answer, index: int, route: Route, deadline_ms: float | None,

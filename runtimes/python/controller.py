@@ -1,7 +1,8 @@
 """Which route to take, and how slow the device is just now: a pure state machine (runtimes/SPEC.md, "Controlling").
 
-``observe`` takes in how long a stage really took; ``choose`` picks the route for the next input. Both return a new
-state. No clock is read here, so a recorded trace replays to the same choices in every language.
+``observe`` takes in how long a stage really took, ``judge`` how long an answer did; ``choose`` picks the route for the
+next input. All return a new state. No clock is read here, so a recorded trace replays to the same choices in every
+language.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import NamedTuple
 from edgekit.bundle.adaptive import Plan, Route
 
 __all__ = [
-    "Choice", "Limits", "Ran", "State", "budget_of", "choose", "first_state", "next_step_ms", "observe", "observe_all",
-    "route_p95_ms", "slowdown",
+    "Choice", "Limits", "Ran", "State", "budget_of", "choose", "first_state", "judge", "next_step_ms", "observe",
+    "observe_all", "route_p95_ms", "slowdown",
 ]
 
 _WINDOW = 5  # the median of 5 follows a lasting change within 3 observations and ignores two outliers
 _FORGET = 20  # frames after which what a stage once took says less than what others take now
 _PATIENCE = 10  # frames in which a dearer route must have fitted before it is taken
 _HEADROOM = 0.9  # the share of the budget into which the dearer route must fit
+_GAIN = 0.1  # of the two margins, for a miss
+_WIDEST = 2.0
+_OVER_BUDGET, _LATE = 0.05, 0.01  # the shares of misses at which the margins stay as they are
 _THERMAL = (1.0, 1.0, 0.7, 0.5)  # the share of the budget at the levels nominal, fair, serious, critical
 
 
@@ -41,13 +45,19 @@ class Seen(NamedTuple):
 
 
 class State(NamedTuple):
-    """``seen[l][s]``: of stage s of ladder l; ``recent``: of all stages; ``calm``: frames in which more would fit."""
+    """``seen[l][s]``: of stage s of ladder l; ``recent``: of all stages; ``calm``: frames in which more would fit.
+
+    ``margin`` and ``caution``, 1 to 2: what expected times are multiplied by before they are held against the budget
+    and against a deadline, since what is expected is a median and answers that come late are at the upper end.
+    """
 
     route: int
     frame: int
     calm: int
     recent: tuple[float, ...]
     seen: tuple[tuple[Seen, ...], ...]
+    margin: float = 1.0
+    caution: float = 1.0
 
 
 class Ran(NamedTuple):
@@ -94,7 +104,26 @@ def observe_all(state: State, plan: Plan, runs: Iterable[Ran]) -> State:
     seen = [list(row) for row in state.seen]
     for (ladder, stage), (ratios, frame) in changed.items():
         seen[ladder][stage] = Seen(tuple(ratios[-_WINDOW:]), frame)
-    return State(state.route, state.frame, state.calm, tuple(recent[-_WINDOW:]), tuple(map(tuple, seen)))
+    return state._replace(recent=tuple(recent[-_WINDOW:]), seen=tuple(map(tuple, seen)))
+
+
+def judge(state: State, plan: Plan, limits: Limits, taken_ms: float, late: bool | None) -> State:
+    """The state after an answer that took ``taken_ms``; ``late``: a step was begun that ended after the deadline.
+
+    ``late`` is None without a deadline. Each miss widens a margin, and each answer in time narrows it, so that in the
+    long run 5 % are over the budget and 1 % late, or fewer.
+    """
+    budget = budget_of(plan, limits)
+    margin, caution = state.margin, state.caution
+    if budget is not None:
+        margin = _moved(margin, taken_ms > budget, _OVER_BUDGET)
+    if late is not None:
+        caution = _moved(caution, late, _LATE)
+    return state._replace(margin=margin, caution=caution)
+
+
+def _moved(margin: float, missed: bool, share: float) -> float:
+    return min(max(margin + _GAIN * (missed - share), 1.0), _WIDEST)
 
 
 def slowdown(state: State, ladder: int, stage: int) -> float:
@@ -106,17 +135,17 @@ def slowdown(state: State, ladder: int, stage: int) -> float:
 
 
 def next_step_ms(state: State, plan: Plan, route: Route, step: int) -> float:
-    """The expected time of step ``step`` of ``route``, the stages that earlier steps have run left out."""
+    """What step ``step`` of ``route`` is feared to take: the stages that no earlier step has run, with caution."""
     wanted = route.steps[step]
     done = max((each.stage for each in route.steps[:step] if each.ladder == wanted.ladder), default=-1)
     times = plan.stage_ms[wanted.ladder]
-    return plan.overhead_ms + sum(times[stage] * slowdown(state, wanted.ladder, stage)
-                                  for stage in range(done + 1, wanted.stage + 1))
+    return state.caution * (plan.overhead_ms + sum(times[stage] * slowdown(state, wanted.ladder, stage)
+                                                   for stage in range(done + 1, wanted.stage + 1)))
 
 
 def route_p95_ms(state: State, plan: Plan, route: Route) -> float:
-    """The time within which 95 % of the inputs are expected to be answered on this route."""
-    return _p95_ms(route, plan.overhead_ms, _until(state, plan))
+    """The time within which 95 % of the inputs are expected to be answered on this route, with the margin."""
+    return state.margin * _p95_ms(route, plan.overhead_ms, _until(state, plan))
 
 
 def _until(state: State, plan: Plan) -> list[list[float]]:
@@ -153,10 +182,11 @@ def choose(state: State, plan: Plan, limits: Limits) -> Choice:
     frame = state.frame + 1
     budget = budget_of(plan, limits)
     if budget is None:
-        return Choice(State(plan.default, frame, 0, state.recent, state.seen), plan.default, True)
+        same = State(plan.default, frame, 0, state.recent, state.seen, state.margin, state.caution)
+        return Choice(same, plan.default, True)
     state = state._replace(frame=frame)
     until = _until(state, plan)
-    expected = [_p95_ms(route, plan.overhead_ms, until) for route in plan.routes]
+    expected = [state.margin * _p95_ms(route, plan.overhead_ms, until) for route in plan.routes]
     fitting = [index for index, time in enumerate(expected) if time <= budget]
     best = max(fitting, default=0)
     if best < state.route or expected[state.route] > budget:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgekit.bundle.adaptive import Plan
 from edgekit.errors import BadRecipe
-from edgekit.runtime.controller import Limits, Ran, budget_of, choose, first_state, next_step_ms, observe_all
+from edgekit.runtime.controller import Limits, Ran, budget_of, choose, first_state, judge, next_step_ms, observe_all
 from edgekit.runtime.follow import Answer
 from edgekit.runtime.stages import Seen
 from edgekit.runtime.touchup import first_touchup, from_json, note, thresholds, to_json
@@ -76,7 +76,7 @@ class Policy:
             return route
 
     def next_ms(self, route: int, step: int) -> float:
-        """What a step is expected to take for one input."""
+        """What a step is feared to take for one input."""
         with self._lock:
             self._take_in()
             return next_step_ms(self._state, self.plan, self.plan.routes[route], step)
@@ -117,6 +117,12 @@ class Policy:
                 if self._touchup is not None:
                     for step, certainty in enumerate(answer.certainties):
                         self._touchup = note(self._touchup, route, step, certainty)
+
+    def judge(self, taken_ms: float, late: bool | None) -> None:
+        """An input alone took so long; ``late``: it missed its deadline by going on (None: it had none)."""
+        with self._lock:
+            if late is not None or budget_of(self.plan, self._limits) is not None:
+                self._state = judge(self._state, self.plan, self._limits, taken_ms, late)
 
     def counters(self) -> Counters:
         """A copy."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.adaptive import Gate, Plan, Step
-from edgekit.runtime.controller import Limits, choose, first_state, observe
+from edgekit.runtime.controller import Limits, choose, first_state, judge, observe
 from edgekit.runtime.decide import Moment, combine, confidence, decide
 
 CASES: dict[str, list[Any]] = json.loads(
@@ -48,11 +48,16 @@ def test_confidence() -> None:
 @pytest.mark.parametrize("trace", CASES["traces"], ids=lambda trace: f"{len(trace['plan']['routes'])} routes")
 def test_control(trace: dict[str, Any]) -> None:
     plan = msgspec.convert(trace["plan"], Plan)
-    state = first_state(plan)
+    state, limits = first_state(plan), Limits()
     for number, event in enumerate(trace["events"]):
         if "observe" in event:
             ladder, stage = event["observe"]
             state = observe(state, plan, ladder, stage, event["ms"])
+        elif "judge" in event:
+            state = judge(state, plan, limits, event["judge"], event["late"])
+            wanted = event["margin"], event["caution"]
+            assert (state.margin, state.caution) == pytest.approx(wanted), f"event {number}"
         else:
-            state, route, fits = choose(state, plan, Limits(**event["choose"]))
+            limits = Limits(**event["choose"])
+            state, route, fits = choose(state, plan, limits)
             assert (route, fits) == (event["route"], event["fits"]), f"event {number}"
