@@ -104,16 +104,16 @@ class Attention(nn.Module):
         shape, batch = self.shape, x.shape[0]
         if shape.stride == 1:
             parts = self.qkv(x).reshape(batch, shape.side**2, shape.heads, 2 * shape.key + shape.value)
-            queries, keys, values = parts.split([shape.key, shape.key, shape.value], dim=3)
+            queries, keys, values = parts.transpose(1, 2).split([shape.key, shape.key, shape.value], dim=3)
         else:
             parts = self.kv(x).reshape(batch, shape.side**2, shape.heads, shape.key + shape.value)
-            keys, values = parts.split([shape.key, shape.value], dim=3)
+            keys, values = parts.transpose(1, 2).split([shape.key, shape.value], dim=3)
             grid = x.reshape(batch, shape.side, shape.side, shape.cin)[:, ::shape.stride, ::shape.stride]
             queries = self.q(grid.reshape(batch, shape.out_side**2, shape.cin))
-            queries = queries.reshape(batch, shape.out_side**2, shape.heads, shape.key)
+            queries = queries.reshape(batch, shape.out_side**2, shape.heads, shape.key).transpose(1, 2)
         biases = self.biases[:, self.offsets] if self.training else self.table
-        scores = queries.transpose(1, 2) @ keys.permute(0, 2, 3, 1) * shape.key**-0.5 + biases
-        mixed = scores.softmax(dim=-1) @ values.transpose(1, 2)
+        scores = queries @ keys.transpose(2, 3) * shape.key**-0.5 + biases
+        mixed = scores.softmax(dim=-1) @ values
         y: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, shape.out_side**2, shape.heads * shape.value))
         return y
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,17 +40,20 @@ class Residual(nn.Module):
 class PadShortcut(nn.Module):
     """Every ``stride``-th pixel, and zeros for the new channels on both sides: option A of the paper, no weights.
 
-    The pixels are taken by pooling windows of 1 x 1, which engines run faster than a slice with a step.
+    Both are done by one 1x1 convolution with fixed ones and zeros: XNNPACK leaves out a slice with a step and pooling
+    windows of 1 x 1, which would cut its partition in two.
     """
+
+    picks: Tensor
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.before, self.behind = (cout - cin) // 2, (cout - cin + 1) // 2
+        picks = functional.pad(torch.eye(cin), (0, 0, (cout - cin) // 2, (cout - cin + 1) // 2))
+        self.register_buffer("picks", picks[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        picked = functional.max_pool2d(x, 1, self.stride)
-        return functional.pad(picked, (0, 0, 0, 0, self.before, self.behind))
+        return functional.conv2d(x, self.picks, stride=self.stride)
 
 
 def _plain_body(cin: int, cout: int, stride: int) -> nn.Sequential:

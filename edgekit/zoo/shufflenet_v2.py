@@ -25,7 +25,12 @@ _TORCHVISION = NameMap((
 
 
 class ShuffleUnit(nn.Module):
-    """(N, cin, H, W) -> (N, cout, H/stride, W/stride), figure 3 (c) and (d) of the paper."""
+    """(N, cin, H, W) -> (N, cout, H/stride, W/stride), figure 3 (c) and (d) of the paper.
+
+    The shuffle picks channels 0, C/2, 1, C/2 + 1 and so on by number, which does not depend on height and width.
+    """
+
+    order: Tensor
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
@@ -37,13 +42,12 @@ class ShuffleUnit(nn.Module):
         self.branch = nn.Sequential(
             conv_bn(half if self.splits else cin, half), conv_bn(half, half, 3, stride, groups=half, act=None),
             conv_bn(half, half))
+        self.register_buffer("order", torch.arange(2 * half).reshape(2, half).t().flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kept, changed = x.chunk(2, dim=1) if self.splits else (x, x)
         joined = torch.cat([self.side(kept), self.branch(changed)], dim=1)
-        batch, channels, height, width = joined.shape
-        pairs = joined.view(batch, 2, channels // 2, height, width)
-        return pairs.transpose(1, 2).reshape(batch, channels, height, width)
+        return joined.index_select(1, self.order)
 
 
 def shufflenet_v2(scale: Scale) -> StagedNet:

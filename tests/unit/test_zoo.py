@@ -77,6 +77,17 @@ def test_a_ghost_module_costs_what_the_formula_says() -> None:
     assert cout * cin * 9 / work == pytest.approx(2 * cin / (cin + 1))  # s c / (s + c - 1) with s = 2, d = k = 3
 
 
+def test_the_shortcut_without_weights_is_option_a_of_the_paper() -> None:
+    from edgekit.zoo.resnet import PadShortcut
+
+    x = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    y = PadShortcut(4, 8, 2)(x)
+    assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2])
+    assert y.shape == (2, 8, 3, 4)
+    assert not y[:, :2].any()
+    assert not y[:, 6:].any()
+
+
 def test_entries_have_names_of_their_own_and_say_where_their_figures_are_from() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert not [entry.name for entry in ZOO if (entry.macs or entry.parameters) and not entry.source]

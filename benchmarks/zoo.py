@@ -1,0 +1,264 @@
+"""Every architecture of the zoo: both engines against torch, sizes, times here, the precision found, predictions.
+
+Usage: python -m benchmarks.zoo [NET ...] [--all] [--json ROWS] [--cache FOLDER] [--convert-only] [--table]
+
+One variant of each architecture, or those named; --all: every variant. Weights are random, so this tests graphs,
+arithmetic and time, not accuracy: BatchNorm and layer scales are drawn and partly fitted (as in benchmarks.quantize) on
+smooth random images. Rows are kept in ROWS and made only where they are not there; the times and the quantizer's choice
+are left out with --convert-only and filled in by a later run. Needs torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from benchmarks.nets import smooth_images
+from benchmarks.report import table
+from edgekit.artifacts import Engine
+from edgekit.atomic import write_atomically
+from edgekit.converters.onnx_model import load_onnx
+from edgekit.converters.quantize import Goal, Speed, open_samples, read_model, search
+from edgekit.converters.quantize.speed import compare_speed
+from edgekit.converters.quantize.workbench import Workbench
+from edgekit.device_profiles import resolve
+from edgekit.errors import BadModel
+from edgekit.graph.facts_tflite import describe_tflite
+from edgekit.parity import run_isolated
+from edgekit.pipeline import convert
+from edgekit.profile.files import predict_file
+from edgekit.recipe import ConvertRecipe, ExportRecipe, QuantRecipe
+from edgekit.report.placement import place
+from edgekit.zoo import ZOO, ZooEntry, build, find
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["DEVICES", "NETS", "Chosen", "Converted", "Row", "main", "rows_table", "settled"]
+
+NETS = ("ghostnet_100", "c_ghost_resnet56", "g_ghost_regnet_032", "levit_128s", "mobilenet_v2_100",
+        "mobilenet_v3_small_100", "mobilenet_v3_large_100", "efficientnet_lite0", "convnext_atto", "deit_tiny",
+        "resnet18", "resnet50", "resnet20_cifar", "shufflenet_v2_100", "unet_16", "mca_tiny")
+DEVICES = ("raspberry-pi-4", "raspberry-pi-5", "snapdragon-855-plus")
+_CALIBRATION, _HELD_OUT = 12, 8
+_FITTING = 0.35  # of the way to a batch's statistics, twice: 58 % in all
+_SEARCH_S, _TIMING_S = 25.0, 4.0
+
+
+class Predicted(msgspec.Struct, frozen=True):
+    """Milliseconds on a device with the 90 % band; ``inside``: whether the network is in the calibrated domain."""
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    inside: bool
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """``differences``: largest of a logit from torch's, by engine; ``output_range``: of torch's logits.
+
+    ``partitions``: pieces that XNNPACK takes; ``sizes``: bytes of the float32 files by engine.
+    """
+
+    differences: dict[str, float]
+    output_range: float
+    transposes: int
+    ops: int
+    partitions: int
+    sizes: dict[str, int]
+    predicted: dict[str, Predicted]
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """Float32 CPU ms by engine; the precision that the quantizer chose for LiteRT, on data it did not see."""
+
+    float_ms: dict[str, float]
+    precision: str
+    speed: Speed
+    sqnr_db: float
+    size_bytes: int
+    seconds: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One network."""
+
+    name: str
+    converted: Converted
+    chosen: Chosen | None = None
+
+
+def settled(entry: ZooEntry) -> nn.Module:
+    """The network of ``entry``, seeded, in eval mode, with BatchNorms and layer scales away from where they start."""
+    import torch
+    from torch import nn
+
+    network, generator = build(entry.name, seed=0), torch.Generator().manual_seed(0)
+    for name, parameter in network.named_parameters():
+        if name.endswith(".scale"):
+            nn.init.uniform_(parameter, 0.3, 0.7, generator=generator)
+        elif name.endswith("biases"):
+            nn.init.normal_(parameter, 0.0, 0.3, generator=generator)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.7, 1.3, generator=generator)
+            nn.init.normal_(module.bias, 0.0, 0.1, generator=generator)
+            module.momentum = _FITTING
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
+    network.train()
+    with torch.no_grad():
+        for _ in range(2):
+            network(smooth_images(8, (3, entry.resolution, entry.resolution), generator))
+    return network.eval()
+
+
+def _images(entry: ZooEntry, count: int, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    import torch
+
+    size = (3, entry.resolution, entry.resolution)
+    found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = smooth_images(
+        count, size, torch.Generator().manual_seed(seed)).numpy()
+    return found
+
+
+def _files(entry: ZooEntry, cache: Path) -> tuple[dict[Engine, Path], Path]:
+    """The converted files by engine, and torch's answer to ``_images(entry, 1, 1)``; made once."""
+    onnx_path, answer = cache / f"{entry.name}.onnx", cache / f"{entry.name}.npy"
+    if not answer.exists():
+        import torch
+
+        from edgekit.zoo.to_onnx import to_onnx
+
+        network = settled(entry)
+        recipe = ExportRecipe(input_names=("image",), output_names=("logits",), verify=False)
+        write_atomically(onnx_path, to_onnx(network, entry, entry.resolution, recipe).data)
+        with torch.no_grad():
+            np.save(answer, network(torch.from_numpy(_images(entry, 1, 1))).numpy())
+    paths: dict[Engine, Path] = {"litert": cache / f"{entry.name}.tflite", "ort": cache / f"{entry.name}.ort.onnx"}
+    for engine, path in paths.items():
+        if not path.exists():
+            convert(load_onnx(onnx_path), engine, path, ConvertRecipe(verify=False))
+    return paths, answer
+
+
+def converted(entry: ZooEntry, cache: Path) -> Converted:
+    """Both engines' files of ``entry``, which are kept in ``cache``, against torch, and what is predicted for them."""
+    paths, answer_path = _files(entry, cache)
+    answer, feeds = np.load(answer_path), {"image": _images(entry, 1, 1)}
+    differences: dict[str, float] = {}
+    for engine, path in paths.items():
+        # the ONNX file has the names and the order of axes in which the answers are compared
+        specs = load_onnx(cache / f"{entry.name}.onnx")
+        model = read_model(path.read_bytes()) if engine == "litert" else specs
+        got = run_isolated(engine, path.read_bytes(), (model.inputs, model.outputs), feeds, entry.name)
+        differences[engine] = float(np.abs(got["logits"] - answer).max())
+    data = paths["litert"].read_bytes()
+    counts = describe_tflite(data, entry.name).op_counts or {}
+    return Converted(
+        differences=differences, output_range=float(np.ptp(answer)), transposes=counts.get("TRANSPOSE", 0),
+        ops=sum(counts.values()), partitions=place(data).partitions,
+        sizes={engine: path.stat().st_size for engine, path in paths.items()},
+        predicted={device: _predicted(paths["litert"], device) for device in DEVICES})
+
+
+def _predicted(path: Path, device: str) -> Predicted:
+    found = predict_file(path, resolve(device))
+    return Predicted(found.latency_ms, *found.band_ms, found.inside_domain)
+
+
+def chosen(entry: ZooEntry, cache: Path) -> Chosen:
+    """The quantizer's choice with few calibration samples and a short search, and times side by side."""
+    started = time.perf_counter()
+    paths, _ = _files(entry, cache)
+    model = read_model(paths["litert"].read_bytes())
+    seen, unseen = (open_samples(_images(entry, count, seed), model.inputs)
+                    for count, seed in ((_CALIBRATION, 2), (_HELD_OUT, 3)))
+    found = search(model, seen, Goal(min_sqnr_db=30.0, max_seconds=_SEARCH_S))
+    judge = Workbench(model, unseen, QuantRecipe((), ranges={"": (0.0, 0.0)}))
+    speeds = compare_speed([model.data, found.model.data], judge.feeds, _TIMING_S)
+    ort = compare_speed([paths["ort"].read_bytes()], {"image": _images(entry, 1, 1)}, _TIMING_S / 2, "ort")
+    quality = judge.judge(found.model.data, unseen=True)
+    return Chosen(
+        float_ms={"litert": speeds[0].cpu_ms, "ort": ort[0].cpu_ms},
+        precision="float32" if found.chosen is None else found.chosen.name, speed=speeds[1], sqnr_db=quality.sqnr_db,
+        size_bytes=len(found.model.data), seconds=time.perf_counter() - started)
+
+
+def rows_table(rows: list[Row]) -> str:
+    """The rows as Markdown."""
+    header = ["network", "M MACs", "max difference LiteRT / ORT", "of a range of", "TRANSPOSE", "partitions",
+              "MB fp32", "ms fp32 LiteRT / ORT", "precision found", "its ms", "faster", "its MB", "SQNR dB",
+              *(f"{device}, ms" for device in DEVICES)]
+    return table(header, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    from edgekit.zoo.counts import counts
+
+    made, found = row.converted, row.chosen
+    cells = [row.name, f"{counts(row.name).macs / 1e6:,.0f}",
+             " / ".join(f"{made.differences[engine]:.1e}" for engine in ("litert", "ort")), f"{made.output_range:.2g}",
+             str(made.transposes), str(made.partitions), f"{made.sizes['litert'] / 1e6:.2f}"]
+    if found is None:
+        cells += [""] * 6
+    else:
+        cells += [f"{found.float_ms['litert']:.2f} / {found.float_ms['ort']:.2f}", found.precision,
+                  f"{found.speed.cpu_ms:.2f}",
+                  f"{1 / found.speed.ratio:.2f} [{1 / found.speed.high:.2f}, {1 / found.speed.low:.2f}]",
+                  f"{found.size_bytes / 1e6:.2f}", f"{found.sqnr_db:.1f}"]
+    for device in DEVICES:
+        each = made.predicted[device]
+        cells.append(f"{each.latency_ms:.3g} ({each.low_ms:.3g} to {each.high_ms:.3g})"
+                     f"{'' if each.inside else ', outside'}")
+    return cells
+
+
+def _read(path: Path | None) -> dict[str, Row]:
+    if path is None or not path.exists():
+        return {}
+    try:
+        return {row.name: row for row in msgspec.json.decode(path.read_bytes(), type=list[Row])}
+    except msgspec.MsgspecError as error:
+        raise BadModel(f"'{path}' holds no rows of this benchmark: {error}.", "Name another file.") from error
+
+
+def main() -> None:
+    """Make the rows that are missing, keep them after each network, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", metavar="NET")
+    parser.add_argument("--all", action="store_true", help="every variant")
+    parser.add_argument("--json", type=Path, help="rows are kept here")
+    parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="folder of the files")
+    parser.add_argument("--convert-only", action="store_true", help="no times, no quantization")
+    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
+    options = parser.parse_args()
+    names = options.nets or ([entry.name for entry in ZOO] if options.all else list(NETS))
+    rows = _read(options.json)
+    if not options.table:
+        options.cache.mkdir(parents=True, exist_ok=True)
+        import torch
+
+        torch.set_num_threads(1)
+    for name in names if not options.table else ():
+        entry, begin = find(name), time.process_time()
+        row = rows.get(name) or Row(name, converted(entry, options.cache))
+        if row.chosen is None and not options.convert_only:
+            row = msgspec.structs.replace(row, chosen=chosen(entry, options.cache))
+        rows[name] = row
+        print(f"{name}: {row.converted.differences}, {row.converted.transposes} TRANSPOSE, "
+              f"{'' if row.chosen is None else row.chosen.precision} ({time.process_time() - begin:.0f} s)", flush=True)
+        if options.json is not None:
+            order = [entry.name for entry in ZOO]
+            ordered = sorted(rows.values(), key=lambda each: order.index(each.name))
+            write_atomically(options.json, msgspec.json.format(msgspec.json.encode(ordered)))
+    print(rows_table([rows[name] for name in names if name in rows]))
+
+
+if __name__ == "__main__":
+    main()
