@@ -16,8 +16,8 @@ from edgekit.errors import BadRecipe
 from edgekit.zoo.names import NameMap
 
 __all__ = [
-    "Activation", "ChannelNorm", "DropPath", "InvertedResidual", "Scale", "SqueezeExcite", "StagedNet", "conv_bn",
-    "initialise", "mlp", "pooled_head", "rounded", "stretched",
+    "Activation", "ChannelNorm", "DropPath", "InvertedResidual", "NormHead", "Scale", "SqueezeExcite", "StagedNet",
+    "conv_bn", "initialise", "mlp", "pooled_head", "rounded", "stretched",
 ]
 
 Activation = Callable[[], nn.Module]
@@ -139,6 +139,20 @@ def pooled_head(channels: int, classes: int, *, conv: nn.Module | None = None, h
     if dropout:
         parts.append(("dropout", nn.Dropout(dropout)))
     return nn.Sequential(OrderedDict([*parts, ("classifier", nn.Linear(hidden or channels, classes))]))
+
+
+class NormHead(nn.Module):
+    """``pick`` makes (N, width) of the features; then layer normalisation and a linear layer: logits (N, classes)."""
+
+    def __init__(self, width: int, classes: int, epsilon: float, pick: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, epsilon)
+        self.classifier = nn.Linear(width, classes)
+        self.pick = pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.norm(self.pick(x)))
+        return logits
 
 
 class StagedNet(nn.Module):

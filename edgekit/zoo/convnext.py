@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgekit.zoo.blocks import ChannelNorm, DropPath, Scale, StagedNet, initialise, mlp, rounded, stretched
+from edgekit.zoo.blocks import ChannelNorm, DropPath, NormHead, Scale, StagedNet, initialise, mlp, rounded, stretched
 from edgekit.zoo.names import NameMap
 
 __all__ = ["convnext_atto", "convnext_femto", "convnext_nano", "convnext_pico", "convnext_tiny"]
@@ -47,17 +47,8 @@ class ConvNeXtBlock(nn.Module):
         return y
 
 
-class _Head(nn.Module):
-    """The mean over space, layer normalisation, a linear layer: (N, C, H, W) -> (N, classes)."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, _EPSILON)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.norm(x.mean((2, 3))))
-        return logits
+def _mean(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
 
 
 def _convnext(first: int, depths: tuple[int, int, int, int], drop: float) -> Callable[[Scale], StagedNet]:
@@ -74,8 +65,8 @@ def _convnext(first: int, depths: tuple[int, int, int, int], drop: float) -> Cal
             stages.append(nn.Sequential(down, nn.Sequential(*blocks)))
             done += count
         stem = nn.Sequential(nn.Conv2d(3, width, 4, 4), ChannelNorm(width, _EPSILON))
-        net = StagedNet(stem, stages, _Head(width << 3, scale.classes), {"timm": _TIMM, "torchvision": _TORCHVISION})
-        return initialise(net, linear_std=0.02)
+        head = NormHead(width << 3, scale.classes, _EPSILON, _mean)
+        return initialise(StagedNet(stem, stages, head, {"timm": _TIMM, "torchvision": _TORCHVISION}), linear_std=0.02)
 
     return build
 

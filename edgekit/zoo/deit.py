@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import BadRecipe
-from edgekit.zoo.blocks import Scale, StagedNet, initialise, mlp, stretched
+from edgekit.zoo.blocks import NormHead, Scale, StagedNet, initialise, mlp, stretched
 from edgekit.zoo.names import NameMap
 
 __all__ = ["deit_small", "deit_tiny"]
@@ -80,17 +80,8 @@ class Tokens(nn.Module):
         return tokens + self.positions
 
 
-class _Head(nn.Module):
-    """Layer normalisation and a linear layer on the class token: (N, tokens, width) -> (N, classes)."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, _EPSILON)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.norm(x)[:, 0])
-        return logits
+def _class_token(x: Tensor) -> Tensor:
+    return x[:, 0]
 
 
 def _deit(heads: int) -> Callable[[Scale], StagedNet]:
@@ -101,8 +92,8 @@ def _deit(heads: int) -> Callable[[Scale], StagedNet]:
         width = count * _HEAD_WIDTH
         depth = len(stretched(range(_DEPTH // 3), scale.depth))
         stages = [nn.Sequential(*(EncoderBlock(width, count) for _ in range(depth))) for _ in range(3)]
-        return initialise(StagedNet(Tokens(width, scale.resolution), stages, _Head(width, scale.classes),
-                                    {"timm": _TIMM}), linear_std=0.02)
+        head = NormHead(width, scale.classes, _EPSILON, _class_token)
+        return initialise(StagedNet(Tokens(width, scale.resolution), stages, head, {"timm": _TIMM}), linear_std=0.02)
 
     return build
 
