@@ -23,7 +23,8 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     With ``max_drop_points`` a classifier may lose so many points of top-1 accuracy (with labels), or answer otherwise
     than the float file on so many percent of the samples (without); one sample may always differ. With
     ``min_agreement`` (0 to 1) that part of its answers must also be the float file's. Otherwise, and for other
-    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``, and 1 dB more on the samples.
+    networks, the worst output's signal to noise ratio must be at least ``min_sqnr_db``, and 1 dB more on the samples;
+    and one more sample may fall below ``min_sqnr_db`` only once in twenty times (``Quality.low_db``).
     """
 
     objective: Literal["latency", "size"] = "latency"
@@ -43,14 +44,18 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     def met(self, quality: Quality) -> bool:
         """Whether ``quality`` is good enough."""
         if self.max_drop_points is None or quality.agreement is None:
-            return quality.sqnr_db >= self.min_sqnr_db + _MARGIN_DB
+            return quality.sqnr_db >= self.min_sqnr_db + _MARGIN_DB and not self.risky(quality)
         other, allowed = self._answers(quality, quality.agreement)
         return other <= allowed and (quality.drop_points is None or quality.drop_points <= self.max_drop_points)
+
+    def risky(self, quality: Quality) -> bool:
+        """Whether another sample may well fall below the noise that is allowed, whatever the samples at hand say."""
+        return quality.low_db is not None and quality.low_db < self.min_sqnr_db
 
     def possible(self, quality: Quality) -> bool:
         """Whether ``quality``, which is from a few of the samples, leaves it open that all would be good enough."""
         if self.max_drop_points is None or quality.agreement is None:
-            return self.met(quality)
+            return self.met(msgspec.structs.replace(quality, low_db=None))  # a spread of a few samples says little
         other, allowed = self._answers(quality, quality.agreement)
         near = other <= allowed + 2 * math.sqrt(allowed)
         return near and (quality.drop_low is None or quality.drop_low <= self.max_drop_points)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import msgspec
+
+from edgekit.converters.quantize.goal import Goal
 from edgekit.converters.quantize.samples import Samples
-from edgekit.converters.quantize.workbench import Quality
+from edgekit.converters.quantize.workbench import Quality, Trial
 
-__all__ = ["about_judgement"]
+__all__ = ["about_judgement", "about_risk"]
 
 _DOUBTFUL_ACCURACY = 0.3
 
@@ -27,3 +31,21 @@ def about_judgement(quality: Quality, samples: Samples, max_drop_points: float |
         found.append(f"The float file itself is right on only {100 * quality.float_accuracy:.1f} % of the samples: "
                      "check the labels and the preprocessing.")
     return found
+
+
+def about_risk(trials: Sequence[Trial], chosen: Trial | None, goal: Goal) -> list[str]:
+    """A sentence on the first of ``trials``, from the fastest, that only the spread of the samples speaks against.
+
+    Nothing where that one is not faster than ``chosen``.
+    """
+    limit = 1.0 if chosen is None or chosen.speed is None else chosen.speed.ratio
+    for trial in trials:
+        if trial.speed is None or trial.speed.ratio >= limit:
+            break
+        quality = trial.quality
+        if quality.low_db is not None and not goal.met(quality) and goal.met(
+                msgspec.structs.replace(quality, low_db=None)):
+            return [f"'{trial.name}' is faster ({trial.speed.ratio:.2f} times float32's time) and has "
+                    f"{quality.sqnr_db:.1f} dB on the samples, which differ so much that another one may have "
+                    f"less than {quality.low_db:.1f} dB once in twenty times. More samples make this surer."]
+    return []

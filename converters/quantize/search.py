@@ -17,7 +17,7 @@ import msgspec
 from edgekit.artifacts import LiteRTModel
 from edgekit.converters.quantize.apply import needs_ranges
 from edgekit.converters.quantize.goal import Goal
-from edgekit.converters.quantize.notes import about_judgement
+from edgekit.converters.quantize.notes import about_judgement, about_risk
 from edgekit.converters.quantize.plan import Plan, combined, small, without_left_out
 from edgekit.converters.quantize.samples import Samples
 from edgekit.converters.quantize.sensitivity import Layer, to_keep
@@ -365,6 +365,7 @@ class _Run:
             used = "used" if chosen is not None and chosen.plan.equalized else "not used"
             found.append(f"Equalised channels changed that by another {self.equalized_db:+.1f} dB; they are {used} in "
                          "the chosen file.")
+        found += about_risk(sorted(self.trials.values(), key=_ratio), chosen, self.goal)
         judged = max((trial.quality for trial in self.trials.values()), key=lambda each: each.samples, default=None)
         if judged is not None:
             found += about_judgement(judged if chosen is None else chosen.quality, self.bench.samples,

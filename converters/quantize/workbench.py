@@ -45,7 +45,8 @@ class Placed(Protocol):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """Against the float file on ``samples`` samples. ``sqnr_db``: of the worst output.
+    """Against the float file on ``samples`` samples. ``sqnr_db``: of the worst output. ``low_db``: what one more
+    sample falls below once in twenty times, for the worst output; None with fewer than four samples.
 
     For classifiers (one float output, a row of scores for each entry of the batch) also ``agreement``, the share of
     equal top-1 answers, and with labels ``drop_points``, the loss of accuracy in percentage points with its 95 %
@@ -59,6 +60,7 @@ class Quality(msgspec.Struct, frozen=True):
     drop_low: float | None = None
     drop_high: float | None = None
     float_accuracy: float | None = None
+    low_db: float | None = None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -225,7 +227,8 @@ class Workbench:
                 ours += answers[1].tolist()
                 classes = scores[0].shape[1]
         session.close()
-        quality = Quality(max(samples, len(ours)), noise.worst_db(noise.error))
+        bounds = [low for low in map(noise.low_db, noise.error) if low is not None]
+        quality = Quality(max(samples, len(ours)), noise.worst_db(noise.error), low_db=min(bounds, default=None))
         if not ours:
             return quality
         quality = msgspec.structs.replace(quality, agreement=float(np.mean(np.equal(ours, theirs))))

@@ -40,6 +40,7 @@ def answer(done: Any) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.slow
 def test_search_then_again_by_the_recipe(cli: Cli, tmp_path: Path, network: Path) -> None:
     np.savez(tmp_path / "data.npz", x=images(16))
     out, recipe, again = tmp_path / "out.onnx", tmp_path / "recipe.json", tmp_path / "again.onnx"

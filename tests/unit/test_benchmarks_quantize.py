@@ -104,6 +104,7 @@ def test_what_a_file_consists_of_adds_up() -> None:
     assert "graph" in words
 
 
+@pytest.mark.slow
 def test_one_row_from_search_to_rebuilt_recipe() -> None:
     model = litert(swish_classifier(width=32))
     seen = open_samples({"x": images(8), "labels": np.zeros(8, np.int64)}, model.inputs)

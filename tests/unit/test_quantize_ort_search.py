@@ -66,6 +66,7 @@ def test_an_impossible_goal_keeps_the_float_file_and_says_so(model: OrtModel) ->
     assert any("float file is kept" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_integers_of_another_cpu_are_said_to_be_timed_here(model: OrtModel) -> None:
     other = "x86_vnni" if target_cpu() == "arm" else "arm"
     recipe = msgspec.convert({"rules": [], "cpu": other}, QuantRecipe)

@@ -102,6 +102,7 @@ def test_profiles_that_do_not_belong_together() -> None:
         mixed_profile([profile("int8", 1.0, soc="unheard of")])
 
 
+@pytest.mark.slow
 def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     onnx.save(swish_classifier(), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", image=images(12))

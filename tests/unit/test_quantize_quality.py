@@ -12,9 +12,12 @@ from edgekit.artifacts import Array, LiteRTModel
 from edgekit.converters.quantize import Goal, Quality, open_samples, quantize, read_model
 from edgekit.converters.quantize.flatbuffer import read_tables, write_tables
 from edgekit.converters.quantize.float_form import float_form, quantized_parts
-from edgekit.converters.quantize.notes import about_judgement
+from edgekit.converters.quantize.notes import about_judgement, about_risk
+from edgekit.converters.quantize.plan import Plan
+from edgekit.converters.quantize.quality import Noise
 from edgekit.converters.quantize.sensitivity import saved_bytes
-from edgekit.converters.quantize.workbench import Workbench
+from edgekit.converters.quantize.speed import Speed
+from edgekit.converters.quantize.workbench import Trial, Workbench
 from edgekit.errors import BadInput, BadModel, BadRecipe, EngineError
 from edgekit.recipe import Precision, QuantRecipe, QuantRule
 from edgekit.runtime.engines import open_session
@@ -182,3 +185,45 @@ def test_a_file_from_before_the_wide_field_of_kinds_is_quantized(model: LiteRTMo
     assert quantized_parts(made)
     assert len(made.data) < 0.7 * len(old.data)
     assert quantized_parts(in_form(old, "static8", images(2).transpose(0, 2, 3, 1)))
+
+
+def test_the_lower_bound_falls_with_the_spread_of_samples() -> None:
+    rng = np.random.default_rng(0)
+    bounds, pooled = [], []
+    for spread in (0.0, 0.4, 0.8):
+        noise = Noise()
+        for sign in (1, -1) * 8:
+            want = rng.choice([-1.0, 1.0], 1000)
+            noise.add("y", want, want + 0.03 * np.sqrt(1 + sign * spread))
+        bound = noise.low_db("y")
+        assert bound is not None
+        bounds.append(bound)
+        pooled.append(noise.db("y"))
+    assert pooled == pytest.approx([pooled[0]] * 3, abs=1e-6)
+    assert bounds[0] == pytest.approx(pooled[0], abs=1e-6)
+    assert bounds[0] > bounds[1] + 1 > bounds[2] + 2
+    assert noise.low_db("y") == pytest.approx(  # 16 samples, noise 0.9e-3 times 0.2 or 1.8
+        -10 * np.log10(0.9e-3 * (1 + 1.645 * 0.8 * np.sqrt(16 / 15) * np.sqrt(17 / 16))), abs=0.01)
+
+
+def test_few_samples_and_silent_ones_give_no_bound() -> None:
+    noise = Noise()
+    for count in range(3):
+        noise.add("few", np.ones(3), np.ones(3) + 0.1 * count)
+    for _ in range(8):
+        noise.add("silent", np.zeros(3), np.ones(3))
+    assert noise.low_db("few") is None
+    assert noise.low_db("silent") is None
+
+
+def test_a_faster_file_that_only_the_spread_speaks_against_is_named() -> None:
+    def trial(kind: str, ratio: float, low_db: float) -> Trial:
+        return Trial(Plan({kind: "static8"}), quality=Quality(64, 32.0, low_db=low_db),
+                     speed=Speed(1.0, ratio, ratio, ratio))
+
+    risky, chosen = trial("A", 0.3, 28.0), trial("B", 0.4, 31.0)
+    (note,) = about_risk([risky, chosen], chosen, Goal())
+    assert risky.name in note
+    assert "28.0 dB" in note
+    assert about_risk([chosen, trial("C", 0.5, 28.0)], chosen, Goal()) == []
+    assert about_risk([risky], None, Goal(min_sqnr_db=33.0)) == []

@@ -114,6 +114,10 @@ def test_goal_by_labels_agreement_or_noise() -> None:
     assert not goal.met(Quality(64, 30.0, agreement=62 / 64))
     assert goal.met(Quality(64, 31.0))
     assert not goal.met(Quality(64, 30.9)), "the margin for other inputs"
+    assert goal.met(Quality(64, 31.0, low_db=30.0))
+    assert not goal.met(Quality(64, 31.0, low_db=29.9)), "other inputs may differ more than those at hand"
+    assert goal.possible(Quality(32, 31.0, low_db=29.9)), "all samples may show another spread"
+    assert not goal.possible(Quality(32, 30.9, low_db=30.5))
     for bad in ({"min_sqnr_db": 0.0}, {"max_drop_points": -1.0}):
         with pytest.raises(BadRecipe):
             Goal(**bad)  # type: ignore[arg-type]
