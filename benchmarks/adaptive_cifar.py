@@ -33,7 +33,7 @@ from edgekit.recipe import Preprocess
 __all__ = ["at_loss", "main"]
 
 #: percentage points that a plan may lose; what is saved at another loss lies between two of them
-DROPS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+DROPS = (0.0, 0.5, 1.0)
 _CALIBRATION = 512
 _LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _T = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for a 95 % interval of a mean of so many

@@ -66,7 +66,8 @@ class Trace(NamedTuple):
 
     def whole_ms(self) -> Floats:
         """What the whole network takes for each picture."""
-        return np.asarray(np.sum(self.ms[self.whole], axis=0), np.float64)
+        found: Floats = np.sum(self.ms[self.whole], axis=0)
+        return found
 
 
 class Frame(NamedTuple):

@@ -1,17 +1,20 @@
-"""A network in stages at several resolutions: its size on disk, what a stage saves in time, and memory.
+"""A network in stages at several resolutions: its size on disk, what a stage saves in time, what stages cost, memory.
 
-    python -m benchmarks.stages [--json stages.json] [--rounds 40] [--precision fp32 int8]
+    python -m benchmarks.stages [--json stages.json] [--rounds 40] [--precision fp32 int8] [--network lite0 cifar]
 
 EfficientNet-Lite0 gets three exits (untrained heads: nothing here depends on what they answer), and becomes a bundle
 with 4 stages at 128, 160, 192 and 224 pixels, beside a bundle with 224 pixels only and .tflite files with the same
-network, exits included, in one piece. Time: CPU time of the thread, stages 0 to k in a row against the one piece, in
-turn, medians; hand-over through numpy included. Memory: fresh processes that open a file and run what is named, on top
-of the imports. Exit code 1 when a bar is missed.
+network, exits included, in one piece. ``cifar``: the network of benchmarks.cifar_exits, 5 stages at 32 pixels. Time:
+CPU time of the thread in the runtime's own sessions, stages 0 to k in a row against the one piece, in turn, medians;
+"planned" is ``AdaptiveRuntime.run`` on a route through every exit that stops at none, with all that it decides and
+counts, and its check of the input, which the one piece has as well. Memory: fresh processes that open a file and run
+what is named, on top of the imports. Exit code 1 when a bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import subprocess
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +35,38 @@ from benchmarks.signatures import memory_mb
 from edgekit import isolate
 from edgekit.artifacts import Array
 from edgekit.atomic import write_atomically
-from edgekit.bundle import Bundle, Ladder
+from edgekit.bundle import Bundle, Ladder, ladders_sha256
+from edgekit.bundle.adaptive import Plan, Promise, Route, Step
 from edgekit.converters.onnx_to_litert import SIGNATURE
 from edgekit.errors import EdgeKitError, EngineError
+from edgekit.planning import store_plan
 from edgekit.recipe import ConvertRecipe
+from edgekit.runtime import RuntimeOptions, load
+from edgekit.runtime.engines.litert import LiteRTSession
+from edgekit.runtime.stages import StagedNetwork
 
 __all__ = ["Result", "main", "misses", "section"]
 
-_SIDES = (128, 160, 192, 224)
+_SIDES = {"lite0": (128, 160, 192, 224), "cifar": (32,)}
 #: exits behind the ends of blocks, where little is handed on; the fourth is the network's own
 _BLOCKS = ("_blocks.4", "_blocks.10", "_blocks.13")
-_EXITS = len(_BLOCKS) + 1
 #: how much larger than one network a bundle may be
 _MAX_GROWTH = {"fp32": 1.1, "int8": 1.4}
-#: all stages in a row may take this much longer than the network in one piece
+#: all stages, with decisions after each, may take this much longer than the network in one piece
 _MAX_OVERHEAD = 1.03
 _WARMUP = 3
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One precision. Sizes in bytes, for four ladders and for the network, with its exits, at one resolution.
+    """One network in one precision. Sizes in bytes, for all ladders and for the network, with its exits, at one
+    resolution.
 
-    ``whole_ms`` by side; ``until_ms``: by side, of stages 0 to k in a row; ``carried_bytes``: what each stage but the
-    first is given at 224. ``memory_mb``: by what was run, resident and private on top of the imports.
+    ``whole_ms`` by side; ``until_ms``: by side, of stages 0 to k in a row; ``planned_ms``: by side, of all stages with
+    decisions; ``carried_bytes``: what each stage but the first is given at the largest side. ``memory_mb``: by what was
+    run, resident and private on top of the imports.
     """
 
+    network: str
     precision: str
     file_bytes: int
     one_file_bytes: int
@@ -63,27 +74,37 @@ class Result(msgspec.Struct, frozen=True):
     one_bundle_bytes: int
     whole_ms: dict[int, float]
     until_ms: dict[int, tuple[float, ...]]
+    planned_ms: dict[int, float]
     carried_bytes: tuple[int, ...]
     memory_mb: dict[str, tuple[float, float]]
 
 
-def make_files(folder: str, precision: str) -> None:
-    """Write ladders.edge, one.edge (one resolution) and whole_SIDE.tflite (all exits, in one piece) into ``folder``."""
+def _network(name: str) -> Any:
+    """Its ONNX form, exits untrained."""
     import torch
 
-    from edgekit.adaptive import AdaptiveRecipe, build_adaptive, export_exits
-    from edgekit.adaptive.quantized import quantize_resolutions
-    from edgekit.converters.onnx_to_litert import to_litert
+    from benchmarks import cifar_exits
+    from edgekit.adaptive import export_exits
     from edgekit.demo_network import load_lite0
     from edgekit.train.multi_exit import ExitRecipe, MultiExit
 
     torch.manual_seed(0)
-    example = torch.zeros(1, 3, _SIDES[-1], _SIDES[-1])
-    network = load_lite0()
-    model = export_exits(MultiExit(network, _BLOCKS, example, ExitRecipe()), example)
+    example = torch.zeros(1, 3, _SIDES[name][-1], _SIDES[name][-1])
+    if name == "cifar":
+        return export_exits(cifar_exits.network(0).eval(), example)
+    return export_exits(MultiExit(load_lite0(), _BLOCKS, example, ExitRecipe()), example)
+
+
+def make_files(folder: str, name: str, precision: str) -> None:
+    """Write ladders.edge, one.edge (one resolution) and whole_SIDE.tflite (all exits, in one piece) into ``folder``."""
+    from edgekit.adaptive import AdaptiveRecipe, build_adaptive
+    from edgekit.adaptive.quantized import quantize_resolutions
+    from edgekit.converters.onnx_to_litert import to_litert
+
+    model = _network(name)
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     data = images if precision == "int8" else None
-    recipe = AdaptiveRecipe(resolutions=tuple((side, side) for side in _SIDES), precision=precision)  # type: ignore[arg-type]
+    recipe = AdaptiveRecipe(resolutions=tuple((side, side) for side in _SIDES[name]), precision=precision)  # type: ignore[arg-type]
     build_adaptive(model, Path(folder) / "ladders.edge", recipe, calibration=data)
     last = msgspec.structs.replace(recipe, resolutions=recipe.resolutions[-1:])
     build_adaptive(model, Path(folder) / "one.edge", last, calibration=data)
@@ -96,6 +117,20 @@ def make_files(folder: str, precision: str) -> None:
         (Path(folder) / f"whole_{sides[0]}.tflite").write_bytes(whole.data)
     with Bundle.open(Path(folder) / "ladders.edge") as bundle:
         (Path(folder) / "ladders.tflite").write_bytes(bundle.read(bundle.manifest.ladders[0].stages[0].entry))
+
+
+def _plan(folder: Path, index: int) -> Path:
+    """A bundle whose plan runs all stages of a ladder, deciding after each."""
+    with Bundle.open(folder / "ladders.edge") as bundle:
+        manifest = bundle.manifest
+    count = len(manifest.ladders[index].stages)
+    steps = tuple(Step(index, stage, (0.3,) * stage + (1.0,), "margin", None if stage + 1 == count else 2.0)
+                  for stage in range(count))
+    route = Route(steps, Promise(0.5, (0.0, 1.0), 1.0, 1.0, (0.0,) * (count - 1) + (1.0,), 1))
+    times = tuple((1.0,) * len(ladder.stages) for ladder in manifest.ladders)
+    store_plan(folder / "ladders.edge", folder / f"planned{index}.edge", Plan(
+        "any", "litert", "predicted", times, 0.0, (route,), 0, "all stages", (), ladders_sha256(manifest, "litert")))
+    return folder / f"planned{index}.edge"
 
 
 def _ladders(path: Path) -> tuple[Ladder, ...]:
@@ -115,7 +150,7 @@ def _runner(interpreter: Any, signature: str, names: Sequence[str]) -> Callable[
     return lambda values: values.update(runner(**{name: values[name] for name in names}))
 
 
-def _chain(interpreter: Any, ladder: Ladder) -> list[Callable[[dict[str, Array]], None]]:
+def _runners(interpreter: Any, ladder: Ladder) -> list[Callable[[dict[str, Array]], None]]:
     return [_runner(interpreter, stage.signature, [spec.name for spec in stage.inputs]) for stage in ladder.stages]
 
 
@@ -124,34 +159,52 @@ def _image(ladder: Ladder) -> dict[str, Array]:
     return {spec.name: np.random.default_rng(0).standard_normal(spec.shape).astype(np.float32)}
 
 
-def measure_times(folder: str, rounds: int) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
-    """``whole_ms`` and ``until_ms`` of a Result."""
-    staged = _interpreter(Path(folder) / "ladders.tflite")
-    whole_ms, until_ms = {}, {}
-    for ladder in _ladders(Path(folder) / "ladders.edge"):
-        side, stages = ladder.resolution[0], _chain(staged, ladder)
-        alone = _interpreter(Path(folder) / f"whole_{side}.tflite")
-        whole = [_runner(alone, SIGNATURE, [ladder.stages[0].inputs[0].name])]
-        chains = [*(stages[:depth + 1] for depth in range(len(stages))), whole]
-        taken: list[list[float]] = [[] for _ in chains]
-        for number in range(rounds + _WARMUP):
-            for chain, each in zip(chains, taken, strict=True):
-                values = _image(ladder)
-                start = time.thread_time()
-                for run in chain:
-                    run(values)
-                if number >= _WARMUP:
-                    each.append((time.thread_time() - start) * 1e3)
-        *until, piece = (float(np.median(each)) for each in taken)
-        whole_ms[side], until_ms[side] = piece, tuple(until)
-    return whole_ms, until_ms
+def measure_times(
+    folder: str, rounds: int
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]], dict[int, float]]:
+    """``whole_ms``, ``until_ms`` and ``planned_ms`` of a Result."""
+    whole_ms, until_ms, planned_ms = {}, {}, {}
+    for index, ladder in enumerate(_ladders(Path(folder) / "ladders.edge")):
+        side = ladder.resolution[0]
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(contextlib.closing(
+                StagedNetwork(Bundle.open(Path(folder) / "ladders.edge"), "litert", threads=1)))
+            whole = stack.enter_context(LiteRTSession((Path(folder) / f"whole_{side}.tflite").read_bytes()))
+            planned = stack.enter_context(load(_plan(Path(folder), index),
+                                               options=RuntimeOptions(array_layout="stored")))
+            *until, piece, run = _medians([
+                *(partial(_chain, network, index, depth) for depth in range(1, len(ladder.stages) + 1)), whole.run,
+                lambda image, planned=planned, ladder=ladder: planned.run(  # type: ignore[misc]
+                    {ladder.id: next(iter(image.values()))})], _image(ladder), rounds)
+        whole_ms[side], until_ms[side], planned_ms[side] = piece, tuple(until), run
+    return whole_ms, until_ms, planned_ms
 
 
-def _measure_memory(folder: Path) -> dict[str, tuple[float, float]]:
+def _chain(network: StagedNetwork, index: int, depth: int, image: dict[str, Array]) -> None:
+    known = dict(image)
+    for stage in range(depth):
+        known |= network.execute(index, stage, known)
+
+
+def _medians(subjects: Sequence[Callable[[dict[str, Array]], object]], image: dict[str, Array],
+             rounds: int) -> list[float]:
+    taken: list[list[float]] = [[] for _ in subjects]
+    for number in range(rounds + _WARMUP):
+        for offset in range(len(subjects)):
+            each = (number + offset) % len(subjects)
+            start = time.thread_time_ns()
+            subjects[each](image)
+            if number >= _WARMUP:
+                taken[each].append((time.thread_time_ns() - start) / 1e6)
+    return [float(np.median(each)) for each in taken]
+
+
+def _measure_memory(folder: Path, sides: Sequence[int], exits: int) -> dict[str, tuple[float, float]]:
     """Resident and private MB of fresh processes."""
-    cases = {"one piece at 224": ("whole", "224", "1"), "ladders: stage 0 at 224": ("ladders", "224", "1"),
-             "ladders: all stages at 224": ("ladders", "224", str(_EXITS)),
-             "ladders: everything": ("ladders", ",".join(map(str, _SIDES)), str(_EXITS))}
+    last = str(sides[-1])
+    cases = {f"one piece at {last}": ("whole", last, "1"), f"ladders: stage 0 at {last}": ("ladders", last, "1"),
+             f"ladders: all stages at {last}": ("ladders", last, str(exits)),
+             "ladders: everything": ("ladders", ",".join(map(str, sides)), str(exits))}
     found = {}
     for title, arguments in cases.items():
         command = [sys.executable, "-m", "benchmarks.stages", "--child", str(folder), *arguments]
@@ -172,57 +225,59 @@ def _child(folder: str, name: str, sides: str, depth: str) -> None:
     interpreter = _interpreter(Path(folder) / ("ladders.tflite" if name == "ladders" else f"whole_{sides}.tflite"))
     for ladder in ladders:
         values = _image(ladder)
-        chain = _chain(interpreter, ladder) if name == "ladders" else [_runner(interpreter, SIGNATURE, list(values))]
+        chain = _runners(interpreter, ladder) if name == "ladders" else [_runner(interpreter, SIGNATURE, list(values))]
         for run in chain[:int(depth)]:
             run(values)
     print(json.dumps([after - start for after, start in zip(memory_mb(), before, strict=True)]))
 
 
-def _result(folder: Path, precision: str, rounds: int) -> Result:
+def _result(folder: Path, network: str, precision: str, rounds: int) -> Result:
     times = isolate.call("benchmarks.stages:measure_times", str(folder), rounds)
     assert isinstance(times, tuple)
-    whole_ms, until_ms = times
+    whole_ms, until_ms, planned_ms = times
     last = _ladders(folder / "ladders.edge")[-1]
     carried = tuple(sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in stage.inputs)
                     for stage in last.stages[1:])
-    size = {name: (folder / name).stat().st_size
-            for name in ("ladders.tflite", "whole_224.tflite", "ladders.edge", "one.edge")}
-    return Result(precision, size["ladders.tflite"], size["whole_224.tflite"], size["ladders.edge"], size["one.edge"],
-                  whole_ms, until_ms, carried, _measure_memory(folder))
+    whole = f"whole_{_SIDES[network][-1]}.tflite"
+    size = {name: (folder / name).stat().st_size for name in ("ladders.tflite", whole, "ladders.edge", "one.edge")}
+    return Result(network, precision, size["ladders.tflite"], size[whole], size["ladders.edge"], size["one.edge"],
+                  whole_ms, until_ms, planned_ms, carried, _measure_memory(folder, _SIDES[network], len(last.stages)))
 
 
 def section(results: Sequence[Result]) -> str:
     """The tables, as Markdown."""
-    sizes = [[each.precision, f"{each.file_bytes:,}", f"{each.file_bytes / each.one_file_bytes:.3f}",
+    sizes = [[each.network, each.precision, f"{each.file_bytes:,}", f"{each.file_bytes / each.one_file_bytes:.3f}",
               f"{each.bundle_bytes:,}", f"{each.bundle_bytes / each.one_bundle_bytes:.3f}",
               ", ".join(f"{size / 1024:.0f}" for size in each.carried_bytes)] for each in results]
-    times = [[each.precision, str(side), f"{each.whole_ms[side]:.2f}",
-              *(f"{taken:.2f}" for taken in until), f"{until[-1] / each.whole_ms[side]:.3f}"]
+    times = [[each.network, each.precision, str(side), f"{each.whole_ms[side]:.3f}",
+              " ".join(f"{taken:.3f}" for taken in until), f"{until[-1] / each.whole_ms[side]:.3f}",
+              f"{each.planned_ms[side]:.3f}", f"{each.planned_ms[side] / each.whole_ms[side]:.3f}"]
              for each in results for side, until in each.until_ms.items()]
-    memory = [[each.precision, what, f"{resident:.1f}", f"{private:.1f}"]
+    memory = [[each.network, each.precision, what, f"{resident:.1f}", f"{private:.1f}"]
               for each in results for what, (resident, private) in each.memory_mb.items()]
     return "\n\n".join((
-        f"## EfficientNet-Lite0 in {_EXITS} stages at {', '.join(map(str, _SIDES))} pixels",
-        table(["precision", "file, bytes", "x one", "bundle, bytes", "x one", "handed on at 224, KiB"], sizes),
+        table(["network", "precision", "file, bytes", "x one", "bundle, bytes", "x one", "handed on, KiB"], sizes),
         "CPU time in ms, 1 thread:",
-        table(["precision", "side", "one piece", *(f"stages 0-{k}" for k in range(_EXITS)), "all / one"], times),
+        table(["network", "precision", "side", "one piece", "stages 0 to k", "all / one", "planned", "planned / one"],
+              times),
         "Memory on top of the imports:",
-        table(["precision", "what was run", "resident MB", "private MB"], memory)))
+        table(["network", "precision", "what was run", "resident MB", "private MB"], memory)))
 
 
 def misses(results: Sequence[Result]) -> list[str]:
     """One line for each bar that is missed."""
     found = []
     for each in results:
+        name = f"{each.network} {each.precision}"
         if each.bundle_bytes > _MAX_GROWTH[each.precision] * each.one_bundle_bytes:
-            found.append(f"{each.precision}: the bundle is {each.bundle_bytes / each.one_bundle_bytes:.2f} times as "
+            found.append(f"{name}: the bundle is {each.bundle_bytes / each.one_bundle_bytes:.2f} times as "
                          f"large as one network's, more than {_MAX_GROWTH[each.precision]}")
         for side, until in each.until_ms.items():
-            if until[-1] > _MAX_OVERHEAD * each.whole_ms[side]:
-                found.append(f"{each.precision} at {side}: all stages take {until[-1]:.2f} ms, one piece "
-                             f"{each.whole_ms[side]:.2f} ms")
+            if each.planned_ms[side] > _MAX_OVERHEAD * each.whole_ms[side]:
+                found.append(f"{name} at {side}: all stages with decisions take {each.planned_ms[side]:.3f} ms, one "
+                             f"piece {each.whole_ms[side]:.3f} ms")
             if not all(a < b for a, b in itertools.pairwise(until)):
-                found.append(f"{each.precision} at {side}: a further stage takes no time: {until}")
+                found.append(f"{name} at {side}: a further stage takes no time: {until}")
     return found
 
 
@@ -234,14 +289,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     parser.add_argument("--rounds", type=int, default=40, help="runs for each median")
+    parser.add_argument("--network", nargs="+", choices=sorted(_SIDES), default=["lite0"])
     parser.add_argument("--precision", nargs="+", choices=sorted(_MAX_GROWTH), default=["fp32", "int8"])
     given = parser.parse_args(arguments)
     results = []
-    for precision in given.precision:
+    for network, precision in itertools.product(given.network, given.precision):
         with tempfile.TemporaryDirectory() as folder:
-            print(f"{precision}: building", file=sys.stderr, flush=True)
-            isolate.call("benchmarks.stages:make_files", folder, precision, subject="EfficientNet-Lite0")
-            results.append(_result(Path(folder), precision, given.rounds))
+            print(f"{network} {precision}: building", file=sys.stderr, flush=True)
+            isolate.call("benchmarks.stages:make_files", folder, network, precision, subject=network)
+            results.append(_result(Path(folder), network, precision, given.rounds))
     if given.json:
         write_atomically(given.json, msgspec.json.format(msgspec.json.encode(results)))
     print(section(results))
