@@ -63,6 +63,11 @@ class Saving:
     low: float
     high: float
 
+    @property
+    def sure(self) -> bool:
+        """Whether the mean is above 0 by half its distance from ``low``, about 0.6 standard deviations of a half."""
+        return self.mean > (self.mean - self.low) / 2
+
 
 def table_of(trials: list[Trials], counts: Floats) -> Table:
     """The settings of all trials as rows."""
@@ -83,9 +88,15 @@ def _p95(trials: Trials) -> Floats:
 def choose_default(table: Table, recipe: PlanRecipe, slack: float) -> int:
     """The row for the objective, on all the data; ``slack`` is a fraction, not points.
 
-    A fixed row wins where an adaptive one is not better after its slack. Raises BudgetImpossible.
+    A fixed row wins where an adaptive one is not better after its slack. Without a budget to fill it also wins where
+    what adaptive rows save against the hull on blind halves may be chance: what is cheaper than one fixed point may
+    still be dearer than two mixed at random. Raises BudgetImpossible.
     """
     accuracy, ms = table.whole
+    if recipe.budget_ms is None and not measure_saving(table, recipe, slack).sure:
+        steady = _pick(table, np.where(table.fixed, accuracy, -np.inf), ms, recipe)
+        assert steady is not None  # the most accurate fixed row loses nothing against itself
+        return steady
     found = _pick(table, accuracy - slack * ~table.fixed, ms, recipe)
     if found is None:
         times = ms if recipe.budget_on == "mean" else table.p95_ms

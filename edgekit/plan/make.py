@@ -168,17 +168,19 @@ def _notes(
     accuracy, ms = table.whole
     names = [_named(trials[trial].chain) for trial, _ in table.place]
     chosen = trials[table.place[default][0]]
+    saving = measure_saving(table, recipe, slack)
     notes = list(observations.notes)
     if observations.labels is None:
         notes.append("There were no labels: accuracy means agreement with the dearest point.")
     if chosen.fixed:
         notes.append(
             f"A fixed point is the default: {names[default]}, accuracy {_percent(accuracy[default])} in "
-            f"{ms[default]:.4g} ms. No adaptive route promises more for the objective '{recipe.objective}'.")
+            f"{ms[default]:.4g} ms. No adaptive route surely does better for the objective '{recipe.objective}': on "
+            f"blind halves {100 * saving.mean:.0f} % of the time of fixed points mixed at random is saved "
+            f"({100 * saving.low:.0f} to {100 * saving.high:.0f} %).")
         return tuple(notes)
     rival = int(np.where(table.fixed & (ms <= ms[default] * (1 + 1e-9)), accuracy, -np.inf).argmax())
     best = int(np.where(table.fixed, accuracy, -np.inf).argmax())
-    saving = measure_saving(table, recipe, slack)
     notes += [
         f"The default is {names[default]} by {chosen.measure}: {_percent(accuracy[default] - slack)} promised in "
         f"{ms[default]:.4g} ms on average. The best fixed point for that time is {names[rival]} with "
