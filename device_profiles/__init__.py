@@ -94,7 +94,7 @@ class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FittedCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``costs_ms``: milliseconds for one unit of each term of ``population``, the file ``population-<name>.json``.
 
-    ``spread``: half the width of the 90 % band, in logarithms, is ``spread`` times (0.1 + novelty of the network).
+    ``spread``: half the width of the 90 % band, in logarithms, is ``spread`` times (0.1 + novelty of the network)^1.7.
     """
 
     population: str

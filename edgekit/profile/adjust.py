@@ -78,7 +78,8 @@ def _refitted(fit: FittedCosts, graphs: list[GraphCosts], times: np.ndarray) -> 
     amounts = table.per_graph(term_amounts(table, shape))
     # The board starts from the profile's costs, not from the typical board's, and differs as boards differ.
     start = np.log(np.maximum([fit.costs_ms[term] for term in TERMS], 1e-9))
-    board = fit_board(Population(start, shape, np.array(shared.delta_cov)), amounts, np.log(times))
+    around = Population(start, shape, np.array(shared.delta_cov), np.zeros(len(TERMS)))
+    board = fit_board(around, amounts, np.log(times))
     costs = {term: float(f"{cost:.5g}") for term, cost in zip(TERMS, np.exp(board.log_cost), strict=True)}
     return msgspec.structs.replace(fit, costs_ms=costs)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BASE_NOVELTY", "domain_limit", "half_widths", "novelty", "spreads", "term_shares"]
+__all__ = ["BASE_NOVELTY", "NOVELTY_POWER", "domain_limit", "half_widths", "novelty", "spreads", "term_shares"]
 
 Floats = npt.NDArray[np.float64]
 
 #: networks that are like one of the fit still differ by a tenth of the time, so to say
 BASE_NOVELTY = 0.1
+#: with costs of a population, errors grow faster than novelty does
+NOVELTY_POWER = 1.7
 _LIMIT_QUANTILE = 0.8
 _LIMIT_FACTOR = 1.25
 _SHRINKAGE_CELLS = 10.0
@@ -37,13 +39,16 @@ def domain_limit(novelties: Floats) -> float:
 
 
 def spreads(log_ratio: Floats, novelties: Floats, board: npt.NDArray[np.int64], family: npt.NDArray[np.int64],
-            coverage: float = 0.9) -> Floats:
-    """For each board the spread s for which |log ratio| <= s (BASE_NOVELTY + novelty) with the wanted coverage.
+            coverage: float = 0.94) -> Floats:
+    """For each board the spread s with which ``half_widths`` of NOVELTY_POWER hold |log ratio|.
+
+    ``coverage``: of the residuals given. It is above the 90 % that the band states, because residuals of a dozen
+    families say little about the next one.
 
     ``log_ratio`` are residuals of networks whose family was not in the fit. Boards are drawn towards one another, and
     each family counts the same however many networks it has.
     """
-    scaled = np.abs(log_ratio) / (BASE_NOVELTY + novelties)
+    scaled = np.abs(log_ratio) / (BASE_NOVELTY + novelties) ** NOVELTY_POWER
     common = float(np.median(scaled))
     boards = int(board.max()) + 1
     typical = np.empty(boards)
@@ -58,6 +63,6 @@ def spreads(log_ratio: Floats, novelties: Floats, board: npt.NDArray[np.int64], 
     return np.asarray(typical * relative[order][min(np.searchsorted(reached, coverage * reached[-1]), len(order) - 1)])
 
 
-def half_widths(spread: float | Floats, novelties: Floats) -> Floats:
+def half_widths(spread: float | Floats, novelties: Floats, power: float = 1.0) -> Floats:
     """Of the band, in logarithms: the latency is within exp(-w) and exp(w) times the prediction."""
-    return np.asarray(spread * (BASE_NOVELTY + novelties))
+    return np.asarray(spread * (BASE_NOVELTY + novelties) ** power)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.graph.costs import OpCost
-from edgekit.profile.domain import domain_limit, half_widths, novelty, spreads, term_shares
+from edgekit.profile.domain import NOVELTY_POWER, domain_limit, half_widths, novelty, spreads, term_shares
 from edgekit.profile.population import ONE_CORE, Board, Cells, Population, Priors, fit_population, log_latency
 from edgekit.profile.tables import BoardRun
 from edgekit.profile.terms import OpTable, term_amounts
@@ -64,9 +64,9 @@ class Study(msgspec.Struct, frozen=True):
         table = OpTable(self.graphs)
         return table.per_graph(term_amounts(table, shape))
 
-    def fit(self, priors: Priors = ONE_CORE, rounds: int = 1) -> tuple[Population, list[Board]]:
+    def fit(self, priors: Priors = ONE_CORE) -> tuple[Population, list[Board]]:
         """The population of the study's boards. A board whose networks are all missing would have no scale."""
-        return fit_population(self.graphs, self.cells(), priors, rounds=rounds)
+        return fit_population(self.graphs, self.cells(), priors, half=np.array([run.half for run in self.runs]))
 
 
 class HeldOut(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ def bands(held_out: HeldOut) -> Bands:
         found = spreads(held_out.log_ratio[usable], held_out.novelty[usable], board, family)
         spread[: len(found)] = found
         spread[np.isnan(spread)] = np.nanmedian(spread)
-        widths[own] = half_widths(spread[held_out.cells.board[own]], held_out.novelty[own])
+        widths[own] = half_widths(spread[held_out.cells.board[own]], held_out.novelty[own], NOVELTY_POWER)
         inside[own] = held_out.novelty[own] <= limit
         covered[own] = np.abs(held_out.log_ratio[own]) <= widths[own]
     return Bands(inside, covered, widths)

@@ -1,11 +1,12 @@
 """Fitting many boards at once: what kernels cost in general, and how each board differs.
 
-    log t(d, m) = scale_d + log sum_j exp(cost_j + delta_dj) amount_j(m; shape) + offset_m + noise
+    log t(d, m) = scale_d + log sum_j exp(cost_j + half_d shift_j + delta_dj) amount_j(m; shape) + offset_m + noise
 
-``cost`` is near a physical guess, ``delta`` near zero, so that a term which few networks use stays sensible on every
-board; ``offset`` takes up what the terms cannot express about a network, so that it does not bend the costs. The noise
-is Student's t with 4 degrees of freedom: one bad measurement does not bend a fit either. The result is the most
-probable one, by Levenberg-Marquardt; boards only meet in the common parameters, so each step costs little.
+``half`` is 1/2 on boards that compute in half precision and -1/2 on others. ``cost`` is near a physical guess,
+``shift`` and ``delta`` near zero, so that a term which few networks use stays sensible on every board; ``offset`` takes
+up what the terms cannot express about a network, so that it does not bend the costs. The noise is Student's t with 4
+degrees of freedom: one bad measurement does not bend a fit either. The result is the most probable one, by
+Levenberg-Marquardt; boards only meet in the common parameters, so each step costs little.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _DEGREES = 4.0
 class Priors(msgspec.Struct, frozen=True):
     """Standard deviations, in logarithms, of what the fit may change; ``noise`` is the scale of the residuals."""
 
-    cost: float = 0.25
+    cost: float = 0.5
+    shift: float = 0.4
     delta: float = 0.4
     offset: float = 0.03
     shape: float = 1.0
@@ -58,11 +60,19 @@ class Cells(msgspec.Struct, frozen=True):
 
 
 class Population(msgspec.Struct, frozen=True):
-    """What all boards share. ``log_cost``: of one unit of each term; ``delta_cov``: how boards differ from it."""
+    """What all boards share. ``log_cost``: of one unit of each term; ``delta_cov``: how boards differ from it.
+
+    ``shift``: what half precision changes of ``log_cost``, which is midway between boards with and without it.
+    """
 
     log_cost: Floats
     shape: Floats
     delta_cov: Floats
+    shift: Floats
+
+    def typical(self, half: float) -> Floats:
+        """Log cost on a board that has half precision (1), has not (0), or of which it is not known (0.5)."""
+        return np.asarray(self.log_cost + (half - 0.5) * self.shift)
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -77,16 +87,19 @@ def log_latency(board: Board, amounts: Floats) -> Floats:
 
 
 class _Fit:
-    """The parameters during a fit: common ones (cost, offset, shape), and scale and delta of each board."""
+    """The parameters during a fit: common ones (cost, offset, shape, shift), and scale and delta of each board."""
 
-    def __init__(self, graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors, precision: Floats) -> None:
+    def __init__(
+        self, graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors, precision: Floats, half: Floats
+    ) -> None:
         self.table = OpTable(graphs)
-        self.cells, self.priors, self.precision = cells, priors, precision
+        self.cells, self.priors, self.half = cells, priors, half - 0.5
         self.boards = int(cells.board.max()) + 1
         self.rows = [np.flatnonzero(cells.board == board) for board in range(self.boards)]
         terms, models, shapes = len(TERMS), len(graphs), len(SHAPE_PRIOR)
-        self.common = np.zeros(terms + models + shapes)
-        self.common_precision = np.repeat([priors.cost, priors.offset, priors.shape], [terms, models, shapes]) ** -2.0
+        sizes = [terms, models, shapes, terms]
+        self.common = np.zeros(sum(sizes))
+        self.common_precision = np.repeat([priors.cost, priors.offset, priors.shape, priors.shift], sizes) ** -2.0
         self.local = np.zeros((self.boards, 1 + terms))
         self.local_precision = np.zeros((1 + terms, 1 + terms))
         self.local_precision[0, 0], self.local_precision[1:, 1:] = _FLAT_SD**-2.0, precision
@@ -101,8 +114,8 @@ class _Fit:
         """Objective, residuals, share of each term in each cell, and d log t / d amount."""
         terms = len(TERMS)
         model, board = self.cells.model, self.cells.board
-        amounts = self._amounts(SHAPE_PRIOR + common[terms + self.models :])
-        costs = np.exp(self.guess + common[:terms] + local[:, 1:])[board]
+        amounts = self._amounts(SHAPE_PRIOR + common[terms + self.models : -terms])
+        costs = np.exp(self.guess + common[:terms] + self.half[:, None] * common[-terms:] + local[:, 1:])[board]
         parts = costs * amounts[model]
         total = parts.sum(axis=1)
         fitted = self.start[board] + local[board, 0] + np.log(total) + common[terms : terms + self.models][model]
@@ -119,7 +132,7 @@ class _Fit:
     def jacobian(self, common: Floats, shares: Floats, slopes: Floats) -> Floats:
         """(cells, common parameters); the local ones have the columns 1 and ``shares``."""
         terms = len(TERMS)
-        shape = SHAPE_PRIOR + common[terms + self.models :]
+        shape = SHAPE_PRIOR + common[terms + self.models : -terms]
         base = self._amounts(shape)
         onehot = np.eye(self.models)[self.cells.model]
         columns = []
@@ -127,7 +140,7 @@ class _Fit:
             moved = shape.copy()
             moved[index] += _STEP
             columns.append((slopes * ((self._amounts(moved) - base) / _STEP)[self.cells.model]).sum(axis=1))
-        return np.hstack([shares, onehot, np.stack(columns, axis=1)])
+        return np.hstack([shares, onehot, np.stack(columns, axis=1), shares * self.half[self.cells.board, None]])
 
     def step(self, jacobian: Floats, shares: Floats, residuals: Floats, damping: float) -> tuple[Floats, Floats]:
         """The damped Gauss-Newton step (common, local), boards eliminated first."""
@@ -172,20 +185,18 @@ class _Fit:
 
 
 def fit_population(
-    graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors = ONE_CORE, *, rounds: int = 1
+    graphs: Sequence[Sequence[OpCost]], cells: Cells, priors: Priors = ONE_CORE, *, half: Floats | None = None
 ) -> tuple[Population, list[Board]]:
-    """The common parameters and the boards, in order. More than one of ``rounds`` learns how deltas go together."""
-    terms = len(TERMS)
-    cov = np.eye(terms) * priors.delta**2
-    for index in range(rounds):
-        fit = _Fit(graphs, cells, priors, np.asarray(np.linalg.inv(cov), np.float64))
-        fit.run()
-        if index + 1 < rounds:
-            cov = _delta_cov(fit.local[:, 1:], priors.delta)
-    log_cost = fit.guess + fit.common[:terms]
-    boards = [Board(log_cost + local[1:] + local[0] + start) for local, start in zip(fit.local, fit.start, strict=True)]
-    shape = SHAPE_PRIOR + fit.common[terms + fit.models :]
-    return Population(log_cost, shape, cov), boards
+    """The common parameters and the boards, in order. ``half``: (boards,) as ``cores.half_precision`` says."""
+    terms, count = len(TERMS), int(cells.board.max()) + 1
+    halves = np.full(count, 0.5) if half is None else half
+    fit = _Fit(graphs, cells, priors, np.eye(terms) * priors.delta**-2.0, halves)
+    fit.run()
+    log_cost, shift = fit.guess + fit.common[:terms], fit.common[-terms:]
+    boards = [Board(log_cost + x * shift + local[1:] + local[0] + start)
+              for x, local, start in zip(fit.half, fit.local, fit.start, strict=True)]
+    shape = SHAPE_PRIOR + fit.common[terms + fit.models : -terms]
+    return Population(log_cost, shape, _delta_cov(fit.local[:, 1:], priors.delta), shift), boards
 
 
 def _delta_cov(deltas: Floats, prior_sd: float, strength: float = 20.0) -> Floats:
@@ -195,15 +206,21 @@ def _delta_cov(deltas: Floats, prior_sd: float, strength: float = 20.0) -> Float
     return np.asarray(total / (len(deltas) + strength))
 
 
-def fit_board(population: Population, amounts: Floats, log_ms: Floats, noise: float = 0.08) -> Board:
-    """A board that was not in the fit, from measured graphs: ``amounts`` (graphs, terms) with ``population.shape``."""
+def fit_board(
+    population: Population, amounts: Floats, log_ms: Floats, noise: float | Floats = 0.08, half: float = 0.5
+) -> Board:
+    """A board that was not in the fit, from measured graphs: ``amounts`` (graphs, terms) with ``population.shape``.
+
+    ``noise``: of all, or of each; ``half`` as ``Population.typical`` has it.
+    """
     terms = len(TERMS)
     precision = np.zeros((1 + terms, 1 + terms))
     precision[0, 0], precision[1:, 1:] = _FLAT_SD**-2.0, np.linalg.inv(population.delta_cov)
-    start = float(np.median(log_ms - np.log(amounts @ np.exp(population.log_cost))))
+    typical = population.typical(half)
+    start = float(np.median(log_ms - np.log(amounts @ np.exp(typical))))
     local = np.zeros(1 + terms)
     for _ in range(20):
-        parts = np.exp(population.log_cost + local[1:]) * amounts
+        parts = np.exp(typical + local[1:]) * amounts
         total = parts.sum(axis=1)
         residuals = log_ms - start - local[0] - np.log(total)
         near = np.column_stack([np.ones(len(log_ms)), parts / total[:, None]])
@@ -213,4 +230,4 @@ def fit_board(population: Population, amounts: Floats, log_ms: Floats, noise: fl
         local += 0.7 * step
         if np.abs(step).max() < 1e-6:
             break
-    return Board(population.log_cost + local[1:] + local[0] + start)
+    return Board(typical + local[1:] + local[0] + start)

@@ -10,7 +10,7 @@ from edgekit.artifacts import Engine
 from edgekit.device_profiles import Confidence, DeviceProfile, KernelCosts, PopulationFile, load_population
 from edgekit.errors import BadRecipe, InternalError
 from edgekit.graph.costs import GraphCosts
-from edgekit.profile.domain import half_widths, novelty
+from edgekit.profile.domain import NOVELTY_POWER, half_widths, novelty
 from edgekit.profile.terms import SHAPE_NAMES, TERMS, OpTable, term_amounts
 
 __all__ = ["BAND", "LatencyPrediction", "OpLatency", "VariantLatency", "predict"]
@@ -105,7 +105,7 @@ def _from_population(costs: GraphCosts, profile: DeviceProfile, proxy: tuple[str
     names = tuple(population.mixtures)
     reference = np.array([population.mixtures[name] for name in names])
     new = min(float(novelty(mixture, reference)[0]) + unknown, 1.0)
-    width = float(half_widths(profile.fit.spread, np.array([new]))[0])
+    width = float(half_widths(profile.fit.spread, np.array([new]), NOVELTY_POWER)[0])
     findings = _findings(costs, profile, new, population.novelty_limit)
     return LatencyPrediction(
         device=profile.id,

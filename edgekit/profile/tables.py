@@ -8,6 +8,7 @@ avg_ms, date, commit; rows of one device, run, thread count and power mode are o
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import gzip
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 
 from edgekit.errors import BadInput
 from edgekit.graph.costs import OpClass, OpCost
+from edgekit.profile.cores import half_precision, in_order, thirty_two_bit
 
 __all__ = ["BoardRun", "read_graphs", "read_runs"]
 
@@ -31,6 +33,10 @@ _CLASS_OF_KIND: dict[str, OpClass] = {
 }  # fmt: skip
 
 
+_MIDDLE = dt.date(2022, 7, 1)
+_FACT_DAYS = 2 * 365.25
+
+
 class BoardRun(msgspec.Struct, frozen=True):
     """What one board measured in one configuration: model -> mean milliseconds. ``url`` leads to the first row."""
 
@@ -43,6 +49,21 @@ class BoardRun(msgspec.Struct, frozen=True):
     commit: str
     url: str
     latency_ms: dict[str, float]
+
+    @property
+    def facts(self) -> tuple[float, ...]:
+        """About the processor and the engine's age, each from about -1/2 to 1/2; 0 where it is not known."""
+        try:
+            days = (dt.date.fromisoformat(self.date) - _MIDDLE).days
+        except ValueError:
+            days = 0
+        slow, old = in_order(self.device, self.powersave), thirty_two_bit(self.device)
+        return (self.half - 0.5, slow - 0.5, old - 0.5, days / _FACT_DAYS)
+
+    @property
+    def half(self) -> float:
+        """Whether it computes in half precision (``half_precision``); a GPU does in any case."""
+        return half_precision(self.device) if self.backend == "cpu" else 1.0
 
 
 def read_graphs(path: Path) -> dict[str, tuple[OpCost, ...]]:

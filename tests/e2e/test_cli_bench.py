@@ -26,10 +26,10 @@ def test_a_sustained_run_shows_its_course(cli: Cli, small_onnx: Path) -> None:
 def test_strict_makes_an_unsteady_figure_an_error_and_prints_it_all_the_same(
     cli: Cli, small_onnx: Path, tmp_path: Path
 ) -> None:
-    # An interpreter start-up hook that makes every other second of the run slow, as a machine with bursts of load is.
+    # An interpreter start-up hook that makes every third run slow: from the first to the last, so it is no drift.
     (tmp_path / "sitecustomize.py").write_text(
-        "import time\nreal = time.process_time\n"
-        "def slow():\n    time.sleep(0.004 if int(time.perf_counter() * 5) % 2 else 0)\n    return real()\n"
+        "import itertools, time\nreal, calls = time.process_time, itertools.count()\n"
+        "def slow():\n    time.sleep(0 if next(calls) % 3 else 0.004)\n    return real()\n"
         "time.process_time = slow\n")
     done = cli("bench", small_onnx, "--sustain", "1", "--strict", "--json", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1

@@ -10,7 +10,7 @@ import pytest
 from edgekit.errors import BadInput, UnknownName
 from edgekit.graph.costs import OpCost
 from edgekit.profile.catalogue import fit_catalogue, predict_known
-from edgekit.profile.domain import half_widths, novelty, spreads, term_shares
+from edgekit.profile.domain import NOVELTY_POWER, half_widths, novelty, spreads, term_shares
 from edgekit.profile.holdout import Study, bands, leave_families_out
 from edgekit.profile.population import Cells, fit_board, fit_population, log_latency
 from edgekit.profile.tables import BoardRun, read_graphs, read_runs
@@ -139,10 +139,10 @@ def test_spreads_cover_and_tell_noisy_boards_from_quiet_ones() -> None:
     random = np.random.default_rng(0)
     board, family = np.repeat([0, 1], 400), np.tile(np.repeat(np.arange(10), 40), 2)
     new = random.uniform(0, 0.4, 800)
-    ratio = random.normal(0, 1, 800) * np.where(board == 0, 0.1, 0.5) * (0.1 + new)
+    ratio = random.normal(0, 1, 800) * np.where(board == 0, 0.1, 0.5) * (0.1 + new) ** NOVELTY_POWER
     spread = spreads(ratio, new, board, family)
     assert 3 < spread[1] / spread[0] < 6
-    assert 0.86 < np.mean(np.abs(ratio) <= half_widths(spread[board], new)) < 0.94
+    assert 0.9 < np.mean(np.abs(ratio) <= half_widths(spread[board], new, NOVELTY_POWER)) < 0.97
 
 
 def test_known_networks_on_a_new_board_follow_from_a_few() -> None:
