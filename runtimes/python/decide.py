@@ -114,15 +114,15 @@ def _two_likeliest(combined: Scores) -> tuple[float, float]:
         few = sorted([math.exp(value - best) for value in values])
         total = sum(few)  # not a number where any of them is not
         return few[-1] / total, (few[-2] / total if len(few) > 1 else 0.0)
-    largest = np.max(combined)
+    # few calls of numpy, each of which meets a cold cache
+    place = combined.argmax()
+    largest = float(combined[place])
     if not math.isfinite(largest):
         return math.nan, math.nan
     powers = np.exp(combined - largest)
-    total = float(powers.sum())
-    place = int(powers.argmax())
-    first = float(powers[place]) / total
+    total = float(np.add.reduce(powers))
     powers[place] = 0.0
-    return first, float(powers.max()) / total
+    return 1 / total, float(np.maximum.reduce(powers)) / total
 
 
 def gate_features(combined: Scores, earlier: Scores | None) -> tuple[float, float, float, float, float]:

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.bundle.adaptive import Gate, Plan, Promise, Route, Step
-from edgekit.runtime.controller import Limits, State, choose, first_state, next_step_ms, observe, route_p95_ms, slowdown
+from edgekit.runtime.controller import (
+    Limits,
+    State,
+    choose,
+    first_state,
+    judge,
+    next_step_ms,
+    observe,
+    route_p95_ms,
+    slowdown,
+)
 from edgekit.runtime.decide import Moment, combine, confidence, decide, gate_features
 
 MARGIN = Step(0, 0, (1.0,), "margin", 0.5)
@@ -160,3 +170,40 @@ def test_heat_lowers_the_budget() -> None:
     assert choose(first_state(PLAN), PLAN, Limits(thermal=2)).route == 0
     assert choose(first_state(PLAN), PLAN, Limits(budget_ms=12.0, thermal=3)).route == 1
     assert choose(first_state(PLAN), PLAN, Limits(budget_ms=11.0, thermal=9)).route == 0
+
+
+def test_misses_widen_the_margin_until_a_cheaper_route_is_taken_and_answers_in_time_narrow_it() -> None:
+    limits, state = Limits(budget_ms=7.0), first_state(PLAN)
+    assert choose(state, PLAN, limits).route == 1
+    for _ in range(3):
+        state = judge(state, PLAN, limits, 7.5, None)
+    assert state.margin == pytest.approx(1.285)
+    assert route_p95_ms(state, PLAN, PLAN.routes[1]) == pytest.approx(1.285 * 6.0)
+    assert choose(state, PLAN, limits).route == 0
+    for _ in range(60):
+        state = judge(state, PLAN, limits, 2.5, None)
+    assert state.margin == 1.0
+    for _ in range(60):
+        state = judge(state, PLAN, limits, 7.5, None)
+    assert state.margin == 2.0
+
+
+def test_late_answers_make_the_next_step_feared_and_nothing_else() -> None:
+    state = judge(first_state(PLAN), PLAN, Limits(), 9.0, True)
+    assert state.caution == pytest.approx(1.099)
+    assert next_step_ms(state, PLAN, PLAN.routes[1], 1) == pytest.approx(1.099 * 3.5)
+    assert (state.margin, route_p95_ms(state, PLAN, PLAN.routes[1])) == (1.0, 6.0)
+    assert judge(state, PLAN, Limits(), 1.0, False).caution == pytest.approx(1.098)
+
+
+@pytest.mark.parametrize("classes", [5, 300])
+def test_few_classes_and_many_are_decided_alike(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    logits = [random.normal(0, 3, classes).astype(np.float32) for _ in range(2)]
+    combined = combine(logits, (0.25, 1.5))
+    np.testing.assert_allclose(combined, np.array([0.25, 1.5]) @ np.array(logits, np.float64), rtol=1e-12)
+    chances = np.sort(np.exp(combined) / np.exp(combined).sum())
+    assert confidence(combined, MARGIN, None) == pytest.approx(chances[-1] - chances[-2], abs=1e-12)
+    for odd in (math.nan, math.inf):
+        combined[classes // 2] = odd
+        assert math.isnan(confidence(combined, MARGIN, None))
