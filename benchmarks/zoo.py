@@ -11,6 +11,7 @@ are left out with --convert-only and filled in by a later run. Needs torch.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from benchmarks.nets import smooth_images
 from benchmarks.report import table
-from edgekit.artifacts import Engine
+from edgekit.artifacts import Array, Engine
 from edgekit.atomic import write_atomically
 from edgekit.converters.onnx_model import load_onnx
 from edgekit.converters.quantize import Goal, Speed, open_samples, read_model, search
@@ -45,9 +45,9 @@ NETS = ("ghostnet_100", "c_ghost_resnet56", "g_ghost_regnet_032", "levit_128s", 
         "mobilenet_v3_small_100", "mobilenet_v3_large_100", "efficientnet_lite0", "convnext_atto", "deit_tiny",
         "resnet18", "resnet50", "resnet20_cifar", "shufflenet_v2_100", "unet_16", "mca_tiny")
 DEVICES = ("raspberry-pi-4", "raspberry-pi-5", "snapdragon-855-plus")
-_CALIBRATION, _HELD_OUT = 12, 8
+_CALIBRATION, _HELD_OUT = 8, 8
 _FITTING = 0.35  # of the way to a batch's statistics, twice: 58 % in all
-_SEARCH_S, _TIMING_S = 25.0, 4.0
+_SEARCH_S, _TIMING_S = 6.0, 2.0  # short: starting points and their repairs, seldom a second round
 
 
 class Predicted(msgspec.Struct, frozen=True):
@@ -60,11 +60,13 @@ class Predicted(msgspec.Struct, frozen=True):
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """``differences``: largest of a logit from torch's, by engine; ``output_range``: of torch's logits.
+    """``macs``: counted by torch. ``differences``: largest of a logit from torch's, by engine.
 
-    ``partitions``: pieces that XNNPACK takes; ``sizes``: bytes of the float32 files by engine.
+    ``output_range``: of torch's logits. ``partitions``: pieces that XNNPACK takes; ``sizes``: bytes of the float32
+    files by engine.
     """
 
+    macs: int
     differences: dict[str, float]
     output_range: float
     transposes: int
@@ -98,6 +100,8 @@ def settled(entry: ZooEntry) -> nn.Module:
     import torch
     from torch import nn
 
+    from benchmarks.nets import smooth_images
+
     network, generator = build(entry.name, seed=0), torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         if name.endswith(".scale"):
@@ -118,17 +122,24 @@ def settled(entry: ZooEntry) -> nn.Module:
     return network.eval()
 
 
-def _images(entry: ZooEntry, count: int, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    import torch
+def _images(entry: ZooEntry, cache: Path) -> tuple[Array, Array, Array]:
+    """float32 (N, 3, H, W), made once: one image to compare on, those for calibration, those to judge on."""
+    path = cache / f"images-{entry.resolution}.npy"
+    if not path.exists():
+        import torch
 
-    size = (3, entry.resolution, entry.resolution)
-    found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = smooth_images(
-        count, size, torch.Generator().manual_seed(seed)).numpy()
-    return found
+        from benchmarks.nets import smooth_images
+
+        size = (3, entry.resolution, entry.resolution)
+        np.save(path, np.concatenate([
+            smooth_images(count, size, torch.Generator().manual_seed(seed)).numpy()
+            for seed, count in enumerate((1, _CALIBRATION, _HELD_OUT), 1)]))
+    found = np.load(path)
+    return found[:1], found[1:1 + _CALIBRATION], found[1 + _CALIBRATION:]
 
 
 def _files(entry: ZooEntry, cache: Path) -> tuple[dict[Engine, Path], Path]:
-    """The converted files by engine, and torch's answer to ``_images(entry, 1, 1)``; made once."""
+    """The converted files by engine, and torch's answer to the first of ``_images``; made once."""
     onnx_path, answer = cache / f"{entry.name}.onnx", cache / f"{entry.name}.npy"
     if not answer.exists():
         import torch
@@ -139,7 +150,7 @@ def _files(entry: ZooEntry, cache: Path) -> tuple[dict[Engine, Path], Path]:
         recipe = ExportRecipe(input_names=("image",), output_names=("logits",), verify=False)
         write_atomically(onnx_path, to_onnx(network, entry, entry.resolution, recipe).data)
         with torch.no_grad():
-            np.save(answer, network(torch.from_numpy(_images(entry, 1, 1))).numpy())
+            np.save(answer, network(torch.from_numpy(_images(entry, cache)[0])).numpy())
     paths: dict[Engine, Path] = {"litert": cache / f"{entry.name}.tflite", "ort": cache / f"{entry.name}.ort.onnx"}
     for engine, path in paths.items():
         if not path.exists():
@@ -150,7 +161,9 @@ def _files(entry: ZooEntry, cache: Path) -> tuple[dict[Engine, Path], Path]:
 def converted(entry: ZooEntry, cache: Path) -> Converted:
     """Both engines' files of ``entry``, which are kept in ``cache``, against torch, and what is predicted for them."""
     paths, answer_path = _files(entry, cache)
-    answer, feeds = np.load(answer_path), {"image": _images(entry, 1, 1)}
+    from edgekit.zoo.counts import counts
+
+    answer, feeds = np.load(answer_path), {"image": _images(entry, cache)[0]}
     differences: dict[str, float] = {}
     for engine, path in paths.items():
         # the ONNX file has the names and the order of axes in which the answers are compared
@@ -159,10 +172,11 @@ def converted(entry: ZooEntry, cache: Path) -> Converted:
         got = run_isolated(engine, path.read_bytes(), (model.inputs, model.outputs), feeds, entry.name)
         differences[engine] = float(np.abs(got["logits"] - answer).max())
     data = paths["litert"].read_bytes()
-    counts = describe_tflite(data, entry.name).op_counts or {}
+    ops = describe_tflite(data, entry.name).op_counts or {}
     return Converted(
-        differences=differences, output_range=float(np.ptp(answer)), transposes=counts.get("TRANSPOSE", 0),
-        ops=sum(counts.values()), partitions=place(data).partitions,
+        macs=counts(entry.name).macs,
+        differences=differences, output_range=float(np.ptp(answer)), transposes=ops.get("TRANSPOSE", 0),
+        ops=sum(ops.values()), partitions=place(data).partitions,
         sizes={engine: path.stat().st_size for engine, path in paths.items()},
         predicted={device: _predicted(paths["litert"], device) for device in DEVICES})
 
@@ -177,12 +191,12 @@ def chosen(entry: ZooEntry, cache: Path) -> Chosen:
     started = time.perf_counter()
     paths, _ = _files(entry, cache)
     model = read_model(paths["litert"].read_bytes())
-    seen, unseen = (open_samples(_images(entry, count, seed), model.inputs)
-                    for count, seed in ((_CALIBRATION, 2), (_HELD_OUT, 3)))
+    first, *sets = _images(entry, cache)
+    seen, unseen = (open_samples(images, model.inputs) for images in sets)
     found = search(model, seen, Goal(min_sqnr_db=30.0, max_seconds=_SEARCH_S))
     judge = Workbench(model, unseen, QuantRecipe((), ranges={"": (0.0, 0.0)}))
     speeds = compare_speed([model.data, found.model.data], judge.feeds, _TIMING_S)
-    ort = compare_speed([paths["ort"].read_bytes()], {"image": _images(entry, 1, 1)}, _TIMING_S / 2, "ort")
+    ort = compare_speed([paths["ort"].read_bytes()], {"image": first}, _TIMING_S / 2, "ort")
     quality = judge.judge(found.model.data, unseen=True)
     return Chosen(
         float_ms={"litert": speeds[0].cpu_ms, "ort": ort[0].cpu_ms},
@@ -199,10 +213,8 @@ def rows_table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    from edgekit.zoo.counts import counts
-
     made, found = row.converted, row.chosen
-    cells = [row.name, f"{counts(row.name).macs / 1e6:,.0f}",
+    cells = [row.name, f"{made.macs / 1e6:,.0f}",
              " / ".join(f"{made.differences[engine]:.1e}" for engine in ("litert", "ort")), f"{made.output_range:.2g}",
              str(made.transposes), str(made.partitions), f"{made.sizes['litert'] / 1e6:.2f}"]
     if found is None:
@@ -242,9 +254,7 @@ def main() -> None:
     rows = _read(options.json)
     if not options.table:
         options.cache.mkdir(parents=True, exist_ok=True)
-        import torch
-
-        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # torch, where it is imported, and its children take one thread
     for name in names if not options.table else ():
         entry, begin = find(name), time.process_time()
         row = rows.get(name) or Row(name, converted(entry, options.cache))

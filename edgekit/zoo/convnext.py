@@ -55,6 +55,7 @@ def _convnext(first: int, depths: tuple[int, int, int, int], drop: float) -> Cal
     """``drop``: the probability that the last block is left out in training; those before it less often."""
 
     def build(scale: Scale) -> StagedNet:
+        """A ConvNeXt of this variant."""
         width, counts = rounded(first * scale.width), [len(stretched(range(count), scale.depth)) for count in depths]
         stages, done = [], 0
         for number, count in enumerate(counts):

@@ -86,6 +86,7 @@ def _class_token(x: Tensor) -> Tensor:
 
 def _deit(heads: int) -> Callable[[Scale], StagedNet]:
     def build(scale: Scale) -> StagedNet:
+        """A DeiT of this variant; its resolution is a multiple of 16."""
         if scale.resolution % _PATCH:
             raise BadRecipe(f"The resolution is {scale.resolution}.", f"It must be a multiple of {_PATCH}.")
         count = max(1, round(heads * scale.width))

@@ -66,6 +66,7 @@ class GhostStage(nn.Module):
 
 def _regnet(depths: tuple[int, ...], widths: tuple[int, ...], group_width: int) -> Callable[[Scale], StagedNet]:
     def build(scale: Scale) -> StagedNet:
+        """A G-Ghost-RegNet of this variant."""
         channels, stages = 32, list[nn.Module]()
         for number, (count, base) in enumerate(zip(depths, widths, strict=True)):
             out = max(1, round(base * scale.width / group_width)) * group_width if scale.width != 1 else base

@@ -190,6 +190,7 @@ class _Variant:
 
 def _levit(plan: _Variant) -> Callable[[Scale], StagedNet]:
     def build(scale: Scale) -> StagedNet:
+        """A LeViT of this variant; its resolution is a multiple of 16."""
         if scale.resolution % 16:
             raise BadRecipe(f"The resolution is {scale.resolution}.", "It must be a multiple of 16.")
         widths = [rounded(width * scale.width, 32) for width in plan.widths]

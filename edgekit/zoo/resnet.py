@@ -93,6 +93,7 @@ def _stages(channels: int, plan: list[tuple[int, int, int]], body: _Part, shortc
 
 def _resnet(depths: tuple[int, ...], body: _Part, expansion: int) -> Callable[[Scale], StagedNet]:
     def build(scale: Scale) -> StagedNet:
+        """A ResNet of this variant, for images of 224 pixels or so."""
         first = rounded(64 * scale.width)
         plan = [((first << number) * expansion, len(stretched(range(depth), scale.depth)), 2 if number else 1)
                 for number, depth in enumerate(depths)]
@@ -105,6 +106,7 @@ def _resnet(depths: tuple[int, ...], body: _Part, expansion: int) -> Callable[[S
 
 def _cifar(blocks: int, body: _Part) -> Callable[[Scale], StagedNet]:
     def build(scale: Scale) -> StagedNet:
+        """A ResNet of this variant, for images of 32 pixels or so."""
         first = rounded(16 * scale.width, 4)
         depth = len(stretched(range(blocks), scale.depth))
         plan = [(first << number, depth, 2 if number else 1) for number in range(3)]

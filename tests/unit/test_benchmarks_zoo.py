@@ -18,8 +18,8 @@ def test_there_is_one_network_of_each_architecture_and_every_device_predicts() -
 
 def test_a_row_shows_what_was_measured_and_gaps_where_nothing_was() -> None:
     predicted = dict.fromkeys(DEVICES, Predicted(2.0, 1.5, 3.0, False))
-    made = Converted(differences={"litert": 2e-6, "ort": 1e-6}, output_range=3.0, transposes=4, ops=9, partitions=2,
-                     sizes={"litert": 1_234_567, "ort": 1}, predicted=predicted)
+    made = Converted(macs=40_600_000, differences={"litert": 2e-6, "ort": 1e-6}, output_range=3.0, transposes=4, ops=9,
+                     partitions=2, sizes={"litert": 1_234_567, "ort": 1}, predicted=predicted)
     found = Chosen(float_ms={"litert": 5.0, "ort": 6.0}, precision="static8", speed=Speed(2.5, 0.5, 0.4, 0.625),
                    sqnr_db=33.3, size_bytes=345_678, seconds=1.0)
     lines = rows_table([Row("resnet20_cifar", made), Row("resnet32_cifar", made, found)]).splitlines()
