@@ -14,6 +14,7 @@ from edgekit.converters.onnx_model import load_onnx, parse_onnx
 from edgekit.errors import BadInput, BadModel
 from edgekit.graph.costs import GraphCosts, OpClass, OpCost
 from edgekit.graph.costs_memory import lifetimes, live_bytes, planned_bytes
+from edgekit.graph.fold_onnx import folded
 
 if TYPE_CHECKING:
     import onnx
@@ -168,7 +169,15 @@ def _with_shapes(path: str, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
     fix_shapes(proto, {**shapes, **wanted})
     del proto.graph.value_info[:]
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        plain = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        # Inference does not follow a Reshape or Slice of constants, from which exporters compute the sizes of pads.
+        more = onnx.shape_inference.infer_shapes(folded(plain), data_prop=True)
+        known = {value.name: value for value in (*plain.graph.value_info, *more.graph.value_info)}
+        del plain.graph.value_info[:]
+        plain.graph.value_info.extend(known.values())
+        del plain.graph.output[:]
+        plain.graph.output.extend(more.graph.output)
+        return plain
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise BadModel(f"The shapes in '{path}' contradict each other: {' '.join(str(error).split())}.") from error
 

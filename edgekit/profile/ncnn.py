@@ -15,6 +15,7 @@ __all__ = ["FAMILY", "MULTI_THREAD_PRIORS", "arm_runs", "processor_key"]
 #: with several threads, or on a GPU, what is bound by memory or done by one thread gains less than multiply-adds do,
 #: and each op has to wake and to await the threads
 MULTI_THREAD_PRIORS = Priors(
+    cost=0.5,
     delta=0.7,
     noise=0.2,
     factors={

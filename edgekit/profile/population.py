@@ -33,7 +33,7 @@ _DEGREES = 4.0
 class Priors(msgspec.Struct, frozen=True):
     """Standard deviations, in logarithms, of what the fit may change; ``noise`` is the scale of the residuals."""
 
-    cost: float = 0.5
+    cost: float = 0.8
     shift: float = 0.4
     delta: float = 0.4
     offset: float = 0.03

@@ -8,6 +8,7 @@ import pytest
 from edgekit import device_profiles
 from edgekit.device_profiles import DeviceProfile, MeasuredLatency, find, load_population, load_profiles, schema_json
 from edgekit.errors import UnknownName
+from scripts.lookup_profiles import npu_profiles
 
 FOLDER = Path(device_profiles.__file__).parent
 (LOOK_UP,) = find("Google Pixel 3", backend="cpu", precision="float32", threads=4)
@@ -81,3 +82,25 @@ def test_a_profile_must_hold_something_and_say_how_far_to_trust_it() -> None:
         msgspec.convert({**fields, "confidence": "calibrated"}, DeviceProfile)
     with pytest.raises(UnknownName, match="ncnn-cpu-1t"):
         load_population("ncnn-cpu-2t")
+
+
+def test_npu_look_ups_leave_out_what_did_not_run_on_the_npu_or_is_a_part() -> None:
+    def row(model: str, **changes: str) -> dict[str, str]:
+        plain = {"model_id": model, "component": model, "device": "Samsung Galaxy S24", "runtime": "tflite",
+                 "precision": "w8a8", "compute_unit": "NPU", "latency_ms": "1.5", "layers_gpu": "", "layers_cpu": "",
+                 "tool_versions": "t=1"}
+        return plain | changes
+
+    rows = [row(f"M{index}") for index in range(10)]
+    rows += [row("cpu", layers_cpu="3"), row("whole", compute_unit="GPU"), row("two", component="encoder"),
+             row("two", component="decoder"), row("slow", latency_ms="5000"), row("other", tool_versions="t=2"),
+             row("M1", device="a phone of nobody")]
+    (found,) = npu_profiles(rows)
+    assert [each.model for each in found.measured] == [f"m{index}" for index in range(10)]
+    assert (found.backend, found.precision, found.confidence) == ("npu", "int8", "measured")
+
+
+def test_shipped_npu_and_gpu_look_ups_are_the_published_figures() -> None:
+    (gpu,) = find("Google Pixel 3", backend="gpu")
+    assert gpu.latency_ms("mobilenet_v2_1.0_224") == 6.2
+    assert {profile.precision for profile in find("Samsung Galaxy S24", backend="npu")} == {"float16", "int8"}

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.predict import new_boards, summary
 from edgekit.graph.costs import OpCost
 from edgekit.profile.baseline import least_squares, simple_sums
-from edgekit.profile.catalogue import Catalogue, fit_catalogue
+from edgekit.profile.catalogue import Catalogue, fit_catalogue, predict_known
 from edgekit.profile.holdout import Study
 from edgekit.profile.newboard import choose_probes
 from edgekit.profile.population import ONE_CORE
@@ -87,3 +87,17 @@ def test_a_catalogue_keeps_differences_between_networks_and_drops_the_scale() ->
     again = fit_catalogue(NAMES, faster)
     np.testing.assert_allclose(catalogue.mean - catalogue.mean[0], again.mean - again.mean[0], atol=1e-6)
     np.testing.assert_allclose(catalogue.cov, again.cov, atol=1e-6)
+
+
+def test_a_fact_that_boards_differ_by_tells_a_catalogue_which_kind_a_new_one_is() -> None:
+    random = np.random.default_rng(1)
+    kinds = [index % 2 - 0.5 for index in range(20)]
+    # The second kind is 30 % slower on every other network.
+    boards = [{f"m{i}": 5.0 * (1.3 if kind > 0 and i % 2 else 1.0) * np.exp(random.normal(0, 0.01)) for i in range(6)}
+              for kind in kinds]
+    models = [f"m{i}" for i in range(6)]
+    catalogue = fit_catalogue(models, boards, [[kind] for kind in kinds])
+    for kind, ratio in ((-0.5, 1.0), (0.5, 1.3)):
+        found = predict_known(catalogue.given([kind]), {"m0": 2.0}, ["m1", "m2"])
+        assert np.exp(found["m1"][0]) == pytest.approx(2.0 * ratio, rel=0.05)
+        assert np.exp(found["m2"][0]) == pytest.approx(2.0, rel=0.05)
