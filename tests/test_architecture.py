@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "device_profiles": ({"numpy", "msgspec"}, {"edgekit.errors", "edgekit.artifacts", "edgekit.device_profiles"}),
 }
 TORCH_MAY_BE_IN = ("converters/torch_to_onnx", "edgekit/train/", "edgekit/zoo/", "edgekit/adaptive/export.py",
-                   "edgekit/demo", "edgekit/cli/export.py")
+                   "edgekit/compress/", "edgekit/demo", "edgekit/cli/export.py", "edgekit/cli/compress.py")
 TORCH_HELPERS = {"converters/dynamic_dims.py", "converters/source_lines.py", "converters/quiet.py"}
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import RenderableType
 
-__all__ = ["Export", "draw_export", "export"]
+__all__ = ["Export", "draw_export", "export", "user_network"]
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ def export(
                           output_names=output_names, opset=opset)
     with frame.working(f"Exporting {source}"):
         tensors = tuple(_tensor(text) for text in examples)
-        network = _network(source)
+        network = user_network(source)
         start = time.perf_counter()
         model = export_module(network, tensors, recipe)
         seconds = time.perf_counter() - start
@@ -84,7 +84,8 @@ def export(
                   inputs=model.inputs, outputs=model.outputs, seconds=seconds)
 
 
-def _network(source: str) -> torch.nn.Module:
+def user_network(source: str) -> torch.nn.Module:
+    """What MODULE:CALLABLE returns. Raises UsageError, UnknownName, BadModel."""
     import torch
 
     module_name, _, name = source.partition(":")

@@ -20,8 +20,8 @@ from edgekit.errors import EdgeKitError, InternalError, UserError
 __all__ = ["VERBS", "main"]
 
 #: In the order of the work; ``edgekit.cli.<verb>`` holds the command of the same name.
-VERBS = ("export", "convert", "quantize", "build", "plan", "verify", "inspect", "run", "bench", "devices", "profile",
-         "zoo", "demo", "keygen", "sign", "delta", "doctor")
+VERBS = ("compress", "export", "convert", "quantize", "build", "plan", "verify", "inspect", "run", "bench", "devices",
+         "profile", "zoo", "demo", "keygen", "sign", "delta", "doctor")
 
 
 class UsageError(UserError):

@@ -15,6 +15,7 @@ import pytest
 from edgekit.bundle.manifest import Manifest
 from edgekit.cli.bench import bench
 from edgekit.cli.build import Build
+from edgekit.cli.compress import Compress
 from edgekit.cli.convert import Convert
 from edgekit.cli.delta import Delta
 from edgekit.cli.doctor import Doctor
@@ -36,7 +37,7 @@ from edgekit.profile.predict import LatencyPrediction
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
-    ErrorReport, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
+    ErrorReport, Compress, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
     LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor, Zoo,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
