@@ -189,8 +189,8 @@ class AdaptiveRuntime(Runtime):
         walker = _Walker(self, xs, route, seen)
 
         def next_ms(step: int) -> float:
-            policy.observe(seen or ())
             if seen:
+                policy.observe(tuple(seen))
                 seen.clear()
             return policy.next_ms(index, step)
 

@@ -16,7 +16,7 @@ from edgekit.runtime.touchup import first_touchup, from_json, note, thresholds, 
 __all__ = ["Counters", "Policy"]
 
 
-_MOST_PENDING = 256  # runs that wait to be taken into the state
+_MOST_PENDING = 64  # inputs whose times wait to be taken into the state
 
 
 class Counters(NamedTuple):
@@ -45,8 +45,9 @@ class Policy:
         self.plan = plan
         self._lock = threading.Lock()
         self._limits = Limits()
+        self._budget: float | None = None
         self._state = first_state(plan)
-        self._pending: list[Ran] = []
+        self._pending: list[tuple[int, Sequence[Seen]]] = []  # frames, and what ran in them
         self._planned = [tuple(step.threshold for step in route.steps) for route in plan.routes]
         self._touchup = first_touchup(plan) if touch_up else None
         self._exits: dict[tuple[int, int], int] = {}
@@ -62,12 +63,13 @@ class Policy:
             raise BadRecipe(f"The thermal level is {thermal}.", "It must be from 0 (nominal) to 3 (critical).")
         with self._lock:
             self._limits = Limits(budget_ms, thermal)
+            self._budget = budget_of(self.plan, self._limits)
 
     def choose(self, inputs: int = 1) -> int:
         """The index of the route for the next inputs."""
         with self._lock:
             before = self._state.route
-            if self._pending and budget_of(self.plan, self._limits) is not None:
+            if self._budget is not None:
                 self._take_in()
             self._state, route, fits = choose(self._state, self.plan, self._limits)
             self._route_changes += route != before
@@ -82,17 +84,18 @@ class Policy:
             return next_step_ms(self._state, self.plan, self.plan.routes[route], step)
 
     def observe(self, seen: Sequence[Seen]) -> None:
-        """These stages have run, in this order, for one input."""
+        """These stages have run, in this order, for one input. ``seen`` is kept."""
         with self._lock:
-            frame = self._state.frame
-            self._pending += [Ran(frame, *each) for each in seen]
+            self._pending.append((self._state.frame, seen))
             if len(self._pending) >= _MOST_PENDING:
                 self._take_in()
 
     def _take_in(self) -> None:
         """What waits becomes part of the state: only a budget and a deadline ask for it, so it need not be at once."""
-        self._state = observe_all(self._state, self.plan, self._pending)
-        self._pending = []
+        if self._pending:
+            runs = [Ran(frame, *each) for frame, seen in self._pending for each in seen]
+            self._state = observe_all(self._state, self.plan, runs)
+            self._pending = []
 
     def thresholds(self, route: int) -> tuple[float | None, ...]:
         """The plan's, or those of the touch-up."""
@@ -120,9 +123,10 @@ class Policy:
 
     def judge(self, taken_ms: float, late: bool | None) -> None:
         """An input alone took so long; ``late``: it missed its deadline by going on (None: it had none)."""
+        if late is None and self._budget is None:
+            return
         with self._lock:
-            if late is not None or budget_of(self.plan, self._limits) is not None:
-                self._state = judge(self._state, self.plan, self._limits, taken_ms, late)
+            self._state = judge(self._state, self.plan, self._limits, taken_ms, late)
 
     def counters(self) -> Counters:
         """A copy."""
