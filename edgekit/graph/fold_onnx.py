@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import onnx
 
@@ -40,7 +42,7 @@ def folded(proto: onnx.ModelProto) -> onnx.ModelProto:
             # What the evaluator lacks raises as Python and NumPy do; shape inference then works without the value.
             kept.append(node)
             continue
-        if not all(hasattr(value, "shape") and value.size <= _LARGEST for value in values):
+        if not all(isinstance(value, np.ndarray) and value.size <= _LARGEST for value in values):
             kept.append(node)
             continue
         for name, value in zip(node.output, values, strict=True):
