@@ -77,6 +77,13 @@ class MultiExit(nn.Module):
         for index, name in enumerate(exits):
             modules[name].register_forward_hook(self._tap(index))
 
+    def train(self, mode: bool = True) -> MultiExit:
+        """As every module's; the norms of a backbone without anything to train keep their statistics."""
+        super().train(mode)
+        if not any(each.requires_grad for each in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
+
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         self.features = []
         last = self.backbone(*inputs)

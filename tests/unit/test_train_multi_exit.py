@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import BadInput, BadRecipe, UnknownName
+from edgekit.train.hints import Hinted
 from edgekit.train.loop import Progress, TrainRecipe, fit
 from edgekit.train.losses import Distillation, joint, self_distilled
 from edgekit.train.multi_exit import ExitRecipe, MultiExit, cut_points, suggest_exits
@@ -216,3 +217,37 @@ def test_a_run_that_cannot_go_on_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadRecipe, match="at least 1 epoch"):
         TrainRecipe(epochs=0)
     assert io.BytesIO(checkpoint.read_bytes()).read(2) == b"PK"
+
+
+# -- hints -----------------------------------------------------------------------------------------------------------
+
+
+def test_hints_draw_the_exits_and_not_the_deepest_features() -> None:
+    network = MultiExit(backbone(), ("0", "2"), IMAGE, ExitRecipe())
+    hinted = Hinted(network, "3", IMAGE)
+    with pytest.raises(BadInput, match="Call the network"):
+        hinted.distance(1.0)
+    hinted(torch.randn(4, 3, 16, 16))
+    value = hinted.distance(0.5)
+    value.backward()  # type: ignore[no-untyped-call]
+    trunk = dict(network.backbone.named_parameters())
+    assert float(value.detach()) > 0
+    assert all(each.grad is not None for each in hinted.adapters.parameters())
+    assert trunk["2.0.weight"].grad is not None
+    assert trunk["3.0.weight"].grad is None
+    with pytest.raises(UnknownName):
+        Hinted(network, "9", IMAGE)
+
+
+def test_heads_learn_on_a_frozen_backbone() -> None:
+    trunk = backbone().requires_grad_(False)
+    network = MultiExit(trunk, ("0", "2"), IMAGE, ExitRecipe(head_width=4))
+    before = {name: each.clone() for name, each in trunk.state_dict().items()}
+    heads = [each.clone() for each in network.heads.parameters()]
+
+    def batches(_: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.randn(8, 3, 16, 16), torch.arange(8) % 5)]
+
+    fit(network, batches, lambda model, images, labels: joint(model(images), labels), TrainRecipe(epochs=2))
+    assert all(torch.equal(each, before[name]) for name, each in trunk.state_dict().items())
+    assert not any(torch.equal(*pair) for pair in zip(heads, network.heads.parameters(), strict=True))
