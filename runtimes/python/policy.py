@@ -46,6 +46,7 @@ class Policy:
         self._lock = threading.Lock()
         self._limits = Limits()
         self._budget: float | None = None
+        self._ahead = 0  # inputs that the state has not counted yet
         self._state = first_state(plan)
         self._pending: list[tuple[int, Sequence[Seen]]] = []  # frames, and what ran in them
         self._planned = [tuple(step.threshold for step in route.steps) for route in plan.routes]
@@ -68,14 +69,21 @@ class Policy:
     def choose(self, inputs: int = 1) -> int:
         """The index of the route for the next inputs."""
         with self._lock:
-            before = self._state.route
-            if self._budget is not None:
-                self._take_in()
-            self._state, route, fits = choose(self._state, self.plan, self._limits)
-            self._route_changes += route != before
-            self._over_budget += 0 if fits else inputs
+            route = self._state.route
+            if self._budget is None and route == self.plan.default and self._state.calm == 0:
+                self._ahead += 1  # all that choosing does then
+            else:
+                route = self._choose(inputs)
             self._routes[route] = self._routes.get(route, 0) + inputs
             return route
+
+    def _choose(self, inputs: int) -> int:
+        self._take_in()
+        before = self._state.route
+        self._state, route, fits = choose(self._state, self.plan, self._limits)
+        self._route_changes += route != before
+        self._over_budget += 0 if fits else inputs
+        return route
 
     def next_ms(self, route: int, step: int) -> float:
         """What a step is feared to take for one input."""
@@ -86,12 +94,15 @@ class Policy:
     def observe(self, seen: Sequence[Seen]) -> None:
         """These stages have run, in this order, for one input. ``seen`` is kept."""
         with self._lock:
-            self._pending.append((self._state.frame, seen))
+            self._pending.append((self._state.frame + self._ahead, seen))
             if len(self._pending) >= _MOST_PENDING:
                 self._take_in()
 
     def _take_in(self) -> None:
         """What waits becomes part of the state: only a budget and a deadline ask for it, so it need not be at once."""
+        if self._ahead:
+            self._state = self._state._replace(frame=self._state.frame + self._ahead)
+            self._ahead = 0
         if self._pending:
             runs = [Ran(frame, *each) for frame, seen in self._pending for each in seen]
             self._state = observe_all(self._state, self.plan, runs)
