@@ -260,7 +260,7 @@ def test_a_bundle_stores_the_weights_of_all_resolutions_once(tmp_path: Path) -> 
 def test_the_page_about_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "train.md").read_text()
-    code = "\n".join(part.split("```")[0] for part in page.split("```python\n")[1:])
+    code = "\n".join(part.split("```")[0] for part in page.split("**Limit.**")[0].split("```python\n")[1:])
     (tmp_path / "page.py").write_text(code)
     runpy.run_path(str(tmp_path / "page.py"))
     with Bundle.open(tmp_path / "net.edge") as bundle:
