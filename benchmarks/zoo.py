@@ -1,11 +1,12 @@
 """Every architecture of the zoo: both engines against torch, sizes, times here, the precision found, predictions.
 
-Usage: python -m benchmarks.zoo [NET ...] [--all] [--json ROWS] [--cache FOLDER] [--convert-only] [--table]
+Usage: python -m benchmarks.zoo [NET ...] [--all] [--json ROWS] [--cache FOLDER] [--convert-only] [--search] [--table]
 
 One variant of each architecture, or those named; --all: every variant. Weights are random, so this tests graphs,
 arithmetic and time, not accuracy: BatchNorm and layer scales are drawn and partly fitted (as in benchmarks.quantize) on
-smooth random images. Rows are kept in ROWS and made only where they are not there; the times and the quantizer's choice
-are left out with --convert-only and filled in by a later run. Needs torch.
+smooth random images. The precision is the fastest of the quantizer's static starting points that keeps 30 dB, or with
+--search what its search finds. Rows are kept in ROWS and made only where they are not there; times and precision are
+left out with --convert-only and filled in by a later run. Needs torch.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import msgspec
 import numpy as np
 
 from benchmarks.report import table
-from edgekit.artifacts import Array, Engine
+from edgekit.artifacts import Array, Engine, LiteRTModel
 from edgekit.atomic import write_atomically
 from edgekit.converters.onnx_model import load_onnx
-from edgekit.converters.quantize import Goal, Speed, open_samples, read_model, search
+from edgekit.converters.quantize import Goal, Samples, Speed, open_samples, read_model, search
+from edgekit.converters.quantize.plan import without_left_out
 from edgekit.converters.quantize.speed import compare_speed
 from edgekit.converters.quantize.workbench import Workbench
 from edgekit.device_profiles import resolve
@@ -39,7 +41,8 @@ from edgekit.zoo import ZOO, ZooEntry, build, find
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEVICES", "NETS", "Chosen", "Converted", "Row", "main", "rows_table", "settled"]
+__all__ = ["DEVICES", "NETS", "Chosen", "Converted", "Predicted", "Row", "chosen", "converted", "main", "rows_table",
+           "settled"]
 
 NETS = ("ghostnet_100", "c_ghost_resnet56", "g_ghost_regnet_032", "levit_128s", "mobilenet_v2_100",
         "mobilenet_v3_small_100", "mobilenet_v3_large_100", "efficientnet_lite0", "convnext_atto", "deit_tiny",
@@ -47,7 +50,8 @@ NETS = ("ghostnet_100", "c_ghost_resnet56", "g_ghost_regnet_032", "levit_128s", 
 DEVICES = ("raspberry-pi-4", "raspberry-pi-5", "snapdragon-855-plus")
 _CALIBRATION, _HELD_OUT = 8, 8
 _FITTING = 0.35  # of the way to a batch's statistics, twice: 58 % in all
-_SEARCH_S, _TIMING_S = 6.0, 2.0  # short: starting points and their repairs, seldom a second round
+_FLOOR_DB = 30.0
+_SEARCH_S, _TIMING_S = 60.0, 1.0
 
 
 class Predicted(msgspec.Struct, frozen=True):
@@ -186,39 +190,68 @@ def _predicted(path: Path, device: str) -> Predicted:
     return Predicted(found.latency_ms, *found.band_ms, found.inside_domain)
 
 
-def chosen(entry: ZooEntry, cache: Path) -> Chosen:
-    """The quantizer's choice with few calibration samples and a short search, and times side by side."""
+def _candidates(model: LiteRTModel, seen: Samples) -> list[tuple[str, bytes]]:
+    """Name and file of the static recipes that a search begins with and that are good enough on ``seen``.
+
+    Everything static; that with the ops float that XNNPACK leaves out; only weighted ops static.
+    """
+    bench = Workbench(model, seen, QuantRecipe(()))
+    everything, *others = bench.bases()
+    trials = bench.make([everything, *(plan for plan in others if set(plan.kinds.values()) == {"static8"})], _silent)
+    stock = trials[0]
+    trials += bench.make(without_left_out(everything, stock.left_out, bench.left_out, bench.graph), _silent)
+    return [(trial.name, bench.files[trial.name]) for trial in trials
+            if not trial.failure and trial.quality.sqnr_db >= _FLOOR_DB]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def chosen(entry: ZooEntry, cache: Path, whole_search: bool) -> Chosen:
+    """The precision for LiteRT, found with few calibration samples, and times side by side.
+
+    Of the static recipes the fastest; with ``whole_search`` what the search finds.
+    """
     started = time.perf_counter()
     paths, _ = _files(entry, cache)
     model = read_model(paths["litert"].read_bytes())
     first, *sets = _images(entry, cache)
     seen, unseen = (open_samples(images, model.inputs) for images in sets)
-    found = search(model, seen, Goal(min_sqnr_db=30.0, max_seconds=_SEARCH_S))
+    if whole_search:
+        found = search(model, seen, Goal(min_sqnr_db=_FLOOR_DB, max_seconds=_SEARCH_S))
+        files = [] if found.chosen is None else [(found.chosen.name, found.model.data)]
+    else:
+        files = _candidates(model, seen)
     judge = Workbench(model, unseen, QuantRecipe((), ranges={"": (0.0, 0.0)}))
-    speeds = compare_speed([model.data, found.model.data], judge.feeds, _TIMING_S)
+    named = [("float32", model.data), *files]
+    speeds = compare_speed([data for _, data in named], judge.feeds, _TIMING_S * len(named))
+    best = min(range(len(named)), key=lambda index: speeds[index].ratio)
+    precision, data = named[best]
     ort = compare_speed([paths["ort"].read_bytes()], {"image": first}, _TIMING_S / 2, "ort")
-    quality = judge.judge(found.model.data, unseen=True)
+    quality = judge.judge(data, unseen=True)
     return Chosen(
         float_ms={"litert": speeds[0].cpu_ms, "ort": ort[0].cpu_ms},
-        precision="float32" if found.chosen is None else found.chosen.name, speed=speeds[1], sqnr_db=quality.sqnr_db,
-        size_bytes=len(found.model.data), seconds=time.perf_counter() - started)
+        precision=precision, speed=speeds[best], sqnr_db=quality.sqnr_db, size_bytes=len(data),
+        seconds=time.perf_counter() - started)
 
 
 def rows_table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """The rows as Markdown; the columns of times and precision only where some row has them."""
+    timed = any(row.chosen for row in rows)
+    found = ["ms fp32 LiteRT / ORT", "precision found", "its ms", "faster", "its MB", "SQNR dB"]
     header = ["network", "M MACs", "max difference LiteRT / ORT", "of a range of", "TRANSPOSE", "partitions",
-              "MB fp32", "ms fp32 LiteRT / ORT", "precision found", "its ms", "faster", "its MB", "SQNR dB",
-              *(f"{device}, ms" for device in DEVICES)]
-    return table(header, [_cells(row) for row in rows])
+              "MB fp32", *(found if timed else []), *(f"{device}, ms" for device in DEVICES)]
+    return table(header, [_cells(row, timed) for row in rows])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, timed: bool) -> list[str]:
     made, found = row.converted, row.chosen
     cells = [row.name, f"{made.macs / 1e6:,.0f}",
              " / ".join(f"{made.differences[engine]:.1e}" for engine in ("litert", "ort")), f"{made.output_range:.2g}",
              str(made.transposes), str(made.partitions), f"{made.sizes['litert'] / 1e6:.2f}"]
     if found is None:
-        cells += [""] * 6
+        cells += [""] * 6 if timed else []
     else:
         cells += [f"{found.float_ms['litert']:.2f} / {found.float_ms['ort']:.2f}", found.precision,
                   f"{found.speed.cpu_ms:.2f}",
@@ -248,6 +281,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="rows are kept here")
     parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="folder of the files")
     parser.add_argument("--convert-only", action="store_true", help="no times, no quantization")
+    parser.add_argument("--search", action="store_true", help="the quantizer's whole search (minutes a network)")
     parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
     options = parser.parse_args()
     names = options.nets or ([entry.name for entry in ZOO] if options.all else list(NETS))
@@ -259,7 +293,7 @@ def main() -> None:
         entry, begin = find(name), time.process_time()
         row = rows.get(name) or Row(name, converted(entry, options.cache))
         if row.chosen is None and not options.convert_only:
-            row = msgspec.structs.replace(row, chosen=chosen(entry, options.cache))
+            row = msgspec.structs.replace(row, chosen=chosen(entry, options.cache, options.search))
         rows[name] = row
         print(f"{name}: {row.converted.differences}, {row.converted.transposes} TRANSPOSE, "
               f"{'' if row.chosen is None else row.chosen.precision} ({time.process_time() - begin:.0f} s)", flush=True)

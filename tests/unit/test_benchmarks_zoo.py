@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks.zoo import DEVICES, NETS, Chosen, Converted, Predicted, Row, rows_table, settled
+from benchmarks.zoo import (
+    DEVICES,
+    NETS,
+    Chosen,
+    Converted,
+    Predicted,
+    Row,
+    chosen,
+    converted,
+    rows_table,
+    settled,
+)
 from edgekit.converters.quantize import Speed
 from edgekit.device_profiles import resolve
 from edgekit.zoo import ZOO, find
@@ -37,3 +50,23 @@ def test_settled_networks_are_the_same_each_time_and_none_of_their_branches_is_n
     norms = [each for each in first.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     assert all(each.weight.min() >= 0.7 and each.running_var is not None and not (each.running_var == 1).all()
                for each in norms)
+
+
+def test_columns_of_times_are_left_out_where_nothing_was_timed() -> None:
+    made = Converted(macs=1, differences={"litert": 2e-6, "ort": 1e-6}, output_range=3.0, transposes=4, ops=9,
+                     partitions=2, sizes={"litert": 1, "ort": 1},
+                     predicted=dict.fromkeys(DEVICES, Predicted(2.0, 1.5, 3.0, False)))
+    head, _, row = rows_table([Row("resnet20_cifar", made)]).splitlines()
+    assert "SQNR" not in head
+    assert head.count("|") == row.count("|")
+
+
+@pytest.mark.slow
+def test_a_network_from_torch_to_a_precision(tmp_path: Path) -> None:
+    entry = find("resnet20_cifar")
+    made = converted(entry, tmp_path)
+    assert max(made.differences.values()) < 1e-4 * made.output_range
+    assert (made.transposes, made.partitions) == (0, 1)
+    found = chosen(entry, tmp_path, whole_search=False)
+    assert found.precision == "float32" or (found.size_bytes < 0.4 * made.sizes["litert"] and found.speed.ratio < 1)
+    assert found.sqnr_db > 20
