@@ -103,7 +103,7 @@ def _seed_lines(rows: Mapping[str, Row], seed: int) -> list[str]:
     curve = sorted((cost, each) for each, cost in fixed["cascade"])
     lines += [
         "",
-        "| learned by | accuracy | cost | ms | mix | entropy | Spearman | same mix at random | fixed, mixed | cascade |",
+        "| learned by | accuracy | cost | ms | mix | entropy | Spearman | mix at random | fixed, mixed | cascade |",
         "|---|---|---|---|---|---|---|---|---|---|"]
     for key, row in rows.items():
         if key.startswith(f"predictor {seed} "):
