@@ -43,11 +43,6 @@ def test_export_writes_the_network_with_given_weights(cli: Cli, tmp_path: Path) 
     np.testing.assert_allclose(session.run(["logits"], {"image": image})[0], expected, atol=1e-5)
 
 
-def test_refusals(cli: Cli, tmp_path: Path) -> None:
+def test_refusals(cli: Cli) -> None:
     assert "Known: ghostnet_050" in cli("zoo", "show", "alexnet").stderr
     assert cli("zoo", "export", "resnet18").returncode == 2
-    assert cli("zoo", "list", "resnet18").returncode == 2
-    done = cli("zoo", "export", "levit_128s", "-o", tmp_path / "m.onnx", "--resolution", 64, "--dynamic-hw")
-    assert done.returncode == 1
-    assert "at the size only" in done.stderr
-    assert not (tmp_path / "m.onnx").exists()

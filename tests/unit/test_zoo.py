@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import BadModel, BadRecipe, UnknownName
+from edgekit.recipe import ExportRecipe
 from edgekit.train.multi_exit import ExitRecipe, MultiExit
 from edgekit.zoo import ZOO, build, find
 from edgekit.zoo.counts import counts, on_meta
 from edgekit.zoo.fuse import fuse_batch_norm
 from edgekit.zoo.state import Source, load_state, read_state
+from edgekit.zoo.to_onnx import to_onnx
 
 NAMES = [entry.name for entry in ZOO]
 COUNTED = ["deit_tiny", "efficientnet_lite0", "g_ghost_regnet_032", "ghostnet_100", "levit_128s", "mobilenet_v2_100",
@@ -106,6 +108,11 @@ def test_width_depth_resolution_and_classes_are_free() -> None:
         build("resnet18", width=0)
     with pytest.raises(UnknownName, match="ghostnet_100"):
         build("ghostnet")
+
+
+def test_a_network_of_one_size_is_not_exported_with_a_dynamic_one() -> None:
+    with pytest.raises(BadRecipe, match="at the size only"):
+        to_onnx(on_meta("levit_128s", resolution=64), find("levit_128s"), 64, ExportRecipe(dynamic_hw=True))
 
 
 # -- exits -----------------------------------------------------------------------------------------------------------
