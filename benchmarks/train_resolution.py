@@ -205,11 +205,11 @@ def main() -> None:
     if arguments.table:
         print(resolution_table(rows.by_key))
         return
+    if "ms" not in rows.by_key:
+        measure(rows)
     for seed in range(arguments.seeds):
         if f"own {seed}" not in rows.by_key:
             run_seed(seed, rows, arguments.out)
-    if "ms" not in rows.by_key:
-        measure(rows)
 
 
 if __name__ == "__main__":
