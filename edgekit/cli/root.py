@@ -21,7 +21,7 @@ __all__ = ["VERBS", "main"]
 
 #: In the order of the work; ``edgekit.cli.<verb>`` holds the command of the same name.
 VERBS = ("compress", "export", "convert", "quantize", "build", "plan", "verify", "inspect", "run", "bench", "devices",
-         "profile", "zoo", "demo", "keygen", "sign", "delta", "doctor")
+         "profile", "zoo", "train", "demo", "keygen", "sign", "delta", "doctor")
 
 
 class UsageError(UserError):

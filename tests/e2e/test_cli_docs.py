@@ -28,6 +28,7 @@ from edgekit.cli.quantize import Quantize
 from edgekit.cli.root import VERBS
 from edgekit.cli.run import Run
 from edgekit.cli.sign import Sign
+from edgekit.cli.train import Train
 from edgekit.cli.verify import Verify
 from edgekit.cli.zoo import Zoo
 from edgekit.demo import DemoResult
@@ -38,7 +39,7 @@ from edgekit.profile.predict import LatencyPrediction
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 RESULTS = (
     ErrorReport, Compress, Export, Convert, Quantize, Build, PlanReport, Verify, Inspect, Run, BenchReport, PerOpReport,
-    LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor, Zoo,
+    LatencyPrediction, DemoResult, Keygen, Sign, Delta, Doctor, Zoo, Train,
 )
 ELSEWHERE = {Manifest}  # runtimes/SPEC.md
 

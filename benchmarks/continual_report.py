@@ -1,0 +1,108 @@
+"""The table of benchmarks.continual, and whether the claims hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from benchmarks.continual import Row
+
+__all__ = ["best_rate", "read_rows", "table"]
+
+_LEAST_FACTOR = {"sparse .75": 4, "sparse .9": 7, "sparse .95": 10}
+_DENSE = "dense"
+
+
+def read_rows(out: Path, kind: type[Row]) -> list[Row]:
+    """What has been stored so far."""
+    path = out / "rows.json"
+    return msgspec.json.decode(path.read_bytes(), type=list[kind]) if path.is_file() else []  # type: ignore[valid-type]
+
+
+def best_rate(rows: Sequence[Row], arm: str) -> float:
+    """By class-incremental accuracy on held-out digits."""
+    return max((row for row in rows if row.held_out and row.arm == arm), key=lambda row: row.class_incremental).rate
+
+
+def _tested(rows: Sequence[Row], arm: str) -> dict[int, Row]:
+    return {row.seed: row for row in rows if row.arm == arm and not row.held_out}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: one line for each arm, then one for each criterion."""
+    lines = ["| arm | rate | seeds | class-incremental, % | to dense, points | task-incremental, % "
+             "| forgetting, points | GFLOPs, full | times fewer | paper's count | density |", "|---|" + "---:|" * 10]
+    dense = _tested(rows, _DENSE)
+    for arm in dict.fromkeys(row.arm for row in rows if not row.held_out):
+        own = _tested(rows, arm)
+        paired = _differences(rows, arm, _DENSE)
+        first, base = next(iter(own.values())), next(iter(dense.values()))
+        lines.append(
+            f"| {arm} | {first.rate:g} | {len(own)} "
+            f"| {_spread([100 * row.class_incremental for row in own.values()])} "
+            f"| {np.mean(paired):+.1f} "
+            f"| {100 * np.mean([row.task_incremental for row in own.values()]):.1f} "
+            f"| {100 * np.mean([row.forgetting for row in own.values()]):.1f} | {_full(own) / 1e9:.1f} "
+            f"| {_full(dense) / _full(own):.1f} | {base.paper_flops / first.paper_flops:.1f} | {first.density:.3f} |")
+    return "\n".join([*lines, "", *_verdicts(rows)])
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def _full(rows: dict[int, Row]) -> float:
+    return float(np.mean([row.full_flops for row in rows.values()]))
+
+
+def _differences(rows: Sequence[Row], arm: str, other: str, field: str = "class_incremental") -> list[float]:
+    """Points, for each seed that both have."""
+    one, two = _tested(rows, arm), _tested(rows, other)
+    return [100 * (getattr(one[seed], field) - getattr(two[seed], field)) for seed in one if seed in two]
+
+
+def _verdicts(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    dense = _tested(rows, _DENSE)
+    for arm, least in _LEAST_FACTOR.items():
+        own = _tested(rows, arm)
+        if own:
+            factor, wanted = _full(dense) / _full(own), 1 - float(arm.removeprefix("sparse "))
+            off = max(abs(row.density - wanted) for row in own.values())
+            lines.append(_line("T1", f"{arm}: {factor:.2f}x fewer FLOPs in full (at least {least}), density off by "
+                                     f"{100 * off:.2f} points (at most 1)", factor >= least and off <= 0.01))
+    both = [_differences(rows, "sparse .75", _DENSE, field) for field in ("class_incremental", "task_incremental")]
+    if both[0]:
+        lines.append(_line("T2", f"sparse .75 less dense: {_paired(both[0])} (at least -2), in its task "
+                                 f"{np.mean(both[1]):+.2f} (at least -0.5)",
+                           np.mean(both[0]) >= -2 and np.mean(both[1]) >= -0.5))
+    gain = _differences(rows, "sparse .9, masks only", "sparse .9, static mask")
+    if gain:
+        lines.append(_line("T3", f"dynamic less static mask: {_paired(gain)} (more in 4 of 5, and in the mean)",
+                           np.mean(gain) > 0 and _wins(gain) >= 0.8))
+    gain = _differences(rows, "sparse .9", "dense, 1/8 of the steps")
+    if gain:
+        lines.append(_line("T4", f"sparse .9 less dense with 1/8 of the steps: {_paired(gain)} (more in 4 of 5)",
+                           _wins(gain) >= 0.8))
+    cost = _differences(rows, "sparse .9", "sparse .9, masks only")
+    if cost:
+        lines.append(f"T5: removing data and masking gradients at .9 together: {_paired(cost)}; reported only")
+    return lines
+
+
+def _wins(differences: Sequence[float]) -> float:
+    return float(np.mean(np.asarray(differences) > 0))
+
+
+def _paired(differences: Sequence[float]) -> str:
+    values = " ".join(f"{value:+.1f}" for value in differences)
+    return f"{np.mean(differences):+.2f} points ({values})"
+
+
+def _line(test: str, what: str, passed: bool | np.bool_) -> str:
+    return f"{test}: {what}: {'pass' if passed else 'FAIL'}"
