@@ -45,7 +45,8 @@ def accuracies(network: nn.Module, stream: Stream, known: int) -> Accuracies:
 def _on_task(network: nn.Module, task: Task) -> tuple[float, float]:
     right = torch.zeros(2)
     with torch.no_grad():
-        for images, labels in zip(torch.split(task.test_images, _BATCH), torch.split(task.test_labels, _BATCH), strict=True):
+        batches = torch.split(task.test_images, _BATCH), torch.split(task.test_labels, _BATCH)
+        for images, labels in zip(*batches, strict=True):
             logits = network(as_input(images))
             right[0] += (logits.argmax(1) == labels).sum()
             right[1] += (only_classes(logits, task.classes).argmax(1) == labels).sum()
