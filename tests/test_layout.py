@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -14,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = {"converters": "../converters", "runtime": "../runtimes/python", "device_profiles": "../device_profiles"}
@@ -75,17 +76,8 @@ def test_every_lint_exception_gives_its_reason() -> None:
     assert not found, "write: # noqa: RULE - reason"
 
 
-def size_budget() -> object:
-    spec = importlib.util.spec_from_file_location("size_budget", ROOT / "scripts" / "size_budget.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_files_and_functions_are_within_the_size_budget() -> None:
-    assert size_budget().violations(ROOT) == []  # type: ignore[attr-defined]
+    assert load_script("size_budget").violations(ROOT) == []
 
 
 def test_the_size_budget_sees_what_is_too_large(tmp_path: Path) -> None:
@@ -95,7 +87,7 @@ def test_the_size_budget_sees_what_is_too_large(tmp_path: Path) -> None:
     (folder / "a.py").write_text(f"def long():\n{body}\n\n\ndef excused():  # size: a table of cases\n{body}\n")
     (folder / "b.py").write_text("x = 1\n" * 401)
     (folder / "c.py").write_text("# size: generated\n" + "x = 1\n" * 401)
-    found = size_budget().violations(tmp_path)  # type: ignore[attr-defined]
+    found = load_script("size_budget").violations(tmp_path)
     assert found == [
         "edgekit/a.py:1 long: 61 lines, 60 are allowed",
         "edgekit/b.py: 401 lines, 400 are allowed",

@@ -8,7 +8,7 @@ import pytest
 from edgekit import device_profiles
 from edgekit.device_profiles import DeviceProfile, MeasuredLatency, find, load_population, load_profiles, schema_json
 from edgekit.errors import UnknownName
-from scripts.lookup_profiles import npu_profiles
+from tests.scripts import load_script
 
 FOLDER = Path(device_profiles.__file__).parent
 (LOOK_UP,) = find("Google Pixel 3", backend="cpu", precision="float32", threads=4)
@@ -95,7 +95,7 @@ def test_npu_look_ups_leave_out_what_did_not_run_on_the_npu_or_is_a_part() -> No
     rows += [row("cpu", layers_cpu="3"), row("whole", compute_unit="GPU"), row("two", component="encoder"),
              row("two", component="decoder"), row("slow", latency_ms="5000"), row("other", tool_versions="t=2"),
              row("M1", device="a phone of nobody")]
-    (found,) = npu_profiles(rows)
+    (found,) = load_script("lookup_profiles").npu_profiles(rows)
     assert [each.model for each in found.measured] == [f"m{index}" for index in range(10)]
     assert (found.backend, found.precision, found.confidence) == ("npu", "int8", "measured")
 
