@@ -146,7 +146,7 @@ class _Replay:
             self.clock_ms += taken
         self._done[step.ladder] = step.stage
         self.clock_ms += self._policy.plan.overhead_ms
-        return self._trace.logits[step.ladder][step.stage][self.row][np.newaxis]
+        return self._trace.logits[step.ladder][step.stage][self.row:self.row + 1]
 
     def _next_ms(self, step: int) -> float:
         self._policy.observe(self._seen)
