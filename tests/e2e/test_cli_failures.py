@@ -226,7 +226,7 @@ def test_wrong_usage_is_exit_code_2(cli: Cli, arguments: tuple[str, ...]) -> Non
 
 
 def test_an_unknown_verb_lists_the_known_ones(cli: Cli) -> None:
-    assert "Known: export, convert, quantize, build" in refused(cli("frobnicate"), code=2)
+    assert "Known: compress, export, convert, quantize, build" in refused(cli("frobnicate"), code=2)
 
 
 @pytest.mark.parametrize("arguments", [

@@ -182,7 +182,7 @@ def test_a_file_that_is_no_archive_and_one_that_is_empty(cli: Cli, tmp_path: Pat
     assert "data.npz" in error["message"]
     assert error["remedy"]
     assert not (tmp_path / "out.tflite").exists()
-    assert "data.npz" in refused(tmp_path / "net.onnx", b"PK\x03\x04 not an archive").message
+    assert "faulty.npz" in refused(tmp_path / "net.onnx", b"PK\x03\x04 not an archive").message
 
 
 def test_nan_from_within_the_network(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def network(carry: float) -> MultiExit:
     return MultiExit(backbone, ["2", "4"], EXAMPLE, ExitRecipe(carry=carry))
 
 
-@pytest.mark.parametrize("carry", [0.0, 0.5])
+@pytest.mark.parametrize("carry", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_exits_are_exported_and_built(tmp_path: Path, carry: float) -> None:
     made = network(carry).train()
     model = export_exits(made, EXAMPLE)

@@ -56,7 +56,8 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("kind", "unit", "at"), [("cnn", "weights", 1), ("resnet", "channels", 4)])
+@pytest.mark.parametrize(("kind", "unit", "at"), [
+    ("cnn", "weights", 1), pytest.param("resnet", "channels", 4, marks=pytest.mark.slow)])
 def test_a_run_that_goes_on_ends_with_the_same_weights(kind: str, unit: str, at: int, tmp_path: Path) -> None:
     stream, path = patterns(), tmp_path / "c.pt"
     whole = Learner(network(kind), stream, recipe(unit))
@@ -94,6 +95,7 @@ def test_what_a_run_costs_is_known_before(steps: int | None) -> None:
     assert planned.paper == pytest.approx(outcome.paper_flops, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_replay_keeps_what_training_without_it_forgets() -> None:
     plain = ContinualRecipe(epochs=12, batch=8, buffer=24, learning_rate=0.1, beta=1.0)
     matrices = {}
