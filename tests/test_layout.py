@@ -151,7 +151,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected_files() -> set[str]:
-    kept = (".py", ".json", ".txt", "py.typed")
+    kept = (".py", ".json", ".txt", ".edge", "py.typed")
     found = set()
     for real, link in [("edgekit", "edgekit"), *((f"edgekit/{name}", f"edgekit/{name}") for name in LINKS)]:
         for folder, _, names in os.walk(ROOT / real):

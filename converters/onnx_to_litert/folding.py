@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["constant_value", "fold"]
 
-#: different at every run, or not a function of the inputs alone
 _LOWERED_ALWAYS = frozenset({"DequantizeLinear"})  # the lowering remembers what the constant was stored as
+#: different at every run, or not a function of the inputs alone
 _NOT_PURE = frozenset({
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
 })  # fmt: skip
@@ -45,6 +45,9 @@ def fold(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> list[Arra
     has_body = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
     if node.op_type in _NOT_PURE | _LOWERED_ALWAYS or has_body:
         return None
+    if node.op_type == "GlobalMaxPool" and inputs[0] is not None:
+        # the reference implementation (onnx 1.23) reduces the wrong axes where there are not two of them
+        return [np.max(inputs[0], axis=tuple(range(2, inputs[0].ndim)), keepdims=True)]
     feeds = {f"in{index}": data for index, data in enumerate(inputs) if data is not None}
     try:
         results = ReferenceEvaluator(_model(node, inputs, feeds, opset)).run(None, feeds)
