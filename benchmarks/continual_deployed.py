@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from benchmarks.timing import Run, interleave, ratio
+from benchmarks.timing import Run, Seconds, interleave, ratio
 from edgekit.bundle import generate_key_pair, load_private_key
 from edgekit.measure import BenchOptions
 from edgekit.measure_subject import open_subject
 from edgekit.pipeline import convert
 from edgekit.train.continual.learner import Learner
-from edgekit.train.continual.nets import SmallCnn
 from edgekit.train.continual.streams import Stream
 from edgekit.train.continual.updates import emit, to_onnx
 
 __all__ = ["deltas", "times"]
 
-_SHOWN = ("dense", "sparse .9", "channels .5")
+_ROUNDS = 3
 
 
-def times(out: Path, make: Callable[[str], Learner], image: tuple[int, ...]) -> str:
-    """CPU time of whole runs, and of the LiteRT file of what was learned, each over dense's, with intervals.
+def times(out: Path, make: Callable[[str, Stream], Learner], stream: Stream, arms: Sequence[str]) -> str:
+    """CPU time of training, and of the LiteRT file of what was trained, each over that of the first of ``arms``.
 
-    ``make``: an untrained learner of an arm.
+    Whole schedules on the first two tasks of ``stream``, without evaluation. ``make``: an untrained learner of an arm.
     """
-
-    def training(arm: str) -> Callable[[], Run]:
-        return lambda: lambda: make(arm).run()
-
-    lines = ["| what | arm | CPU ms | times dense | 95 % interval |", "|---|---|---:|---:|---:|"]
-    lines += _compared("training", {arm: training(arm) for arm in _SHOWN}, rounds=3, repeats=1)
-    files = {}
-    for arm in _SHOWN:
-        learner = make(arm)
-        learner.run()
-        files[arm] = out / f"{arm}.tflite"
-        convert(to_onnx(learner.state.network, image), "litert", files[arm])
+    tasks = [task._replace(test_images=task.test_images[:1], test_labels=task.test_labels[:1])
+             for task in stream.tasks[:2]]
+    short = stream._replace(tasks=tuple(tasks))
+    taken = {arm: np.empty((_ROUNDS, 1)) for arm in arms}
+    learners = {}
+    for index in range(_ROUNDS):
+        first = index % len(arms)
+        for arm in [*arms[first:], *arms[:first]]:
+            learners[arm] = make(arm, short)
+            start = time.process_time()
+            learners[arm].run()
+            taken[arm][index] = time.process_time() - start
+    lines = ["| what | arm | CPU ms | times dense | 95 % interval |", "|---|---|---:|---:|---:|",
+             *_compared("training", taken, arms[0])]
+    files = {arm: out / f"{arm}.tflite" for arm in arms}
+    for arm, path in files.items():
+        convert(to_onnx(learners[arm].state.network, stream.image), "litert", path)
 
     def opener(path: Path) -> Callable[[], Run]:
         return lambda: open_subject(str(path), BenchOptions()).run
 
-    lines += _compared("LiteRT", {arm: opener(path) for arm, path in files.items()}, rounds=8, repeats=30)
-    return "\n".join(lines)
+    found = interleave({arm: opener(path) for arm, path in files.items()}, rounds=8, blocks=2, repeats=30)
+    return "\n".join([*lines, *_compared("LiteRT", found, arms[0])])
 
 
-def _compared(what: str, openers: Mapping[str, Callable[[], Run]], rounds: int, repeats: int) -> list[str]:
-    seconds = interleave(openers, rounds=rounds, blocks=2, repeats=repeats)
+def _compared(what: str, seconds: Mapping[str, Seconds], against: str) -> list[str]:
     lines = []
     for arm, values in seconds.items():
-        found = ratio(values, seconds["dense"])
-        lines.append(f"| {what} | {arm} | {1e3 * float(torch.tensor(values).median()):.3f} | {found.value:.2f} "
+        found = ratio(values, seconds[against])
+        lines.append(f"| {what} | {arm} | {1e3 * float(np.median(values)):.3f} | {found.value:.2f} "
                      f"| {found.lower:.2f} to {found.upper:.2f} |")
     return lines
 
@@ -65,7 +69,7 @@ def deltas(out: Path, stream: Stream, make: Callable[[str], Learner]) -> str:
         old.unlink()
     generate_key_pair(folder / "key.pem", folder / "key.pub")
     key = load_private_key(folder / "key.pem")
-    dense = emit(SmallCnn(), stream, 50, folder, ("litert",), key).bundle_bytes
+    dense = emit(make("dense").state.network, stream, 50, folder, ("litert",), key).bundle_bytes
     lines = [f"dense fp32 bundle: {dense} bytes", "| after task | delta, bytes | of the dense bundle, % |",
              "|---:|---:|---:|"]
     shares: list[float] = []

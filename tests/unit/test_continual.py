@@ -180,7 +180,7 @@ def _masked_outputs(network: Resizable, alive: dict[str, torch.Tensor], x: torch
     return outputs
 
 
-@pytest.mark.parametrize("network", [SmallCnn(side=12), SmallResNet(stages=(8, 12), blocks=2)])
+@pytest.mark.parametrize("network", [SmallCnn(side=12), SmallResNet(stages=(8, 12), blocks=2, stride=2)])
 def test_the_narrow_network_computes_what_the_masked_one_does(network: Resizable) -> None:
     torch.manual_seed(1)
     for name, value in network.state_dict().items():

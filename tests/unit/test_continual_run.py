@@ -128,6 +128,17 @@ def test_masked_channels_are_not_there_and_come_back_as_they_were() -> None:
     assert (sum(untouched), sum(moved)) == (2, 4)
 
 
+def test_bfloat16_is_for_the_steps_only() -> None:
+    losses = []
+    for low in (False, True):
+        learner = Learner(network("cnn"), patterns(), msgspec.structs.replace(SPARSE, epochs=1, bfloat16=low))
+        learner.run()
+        losses.append([note.loss for note in learner.notes])
+        assert {value.dtype for value in learner.state.network.state_dict().values()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_a_network_of_unknown_channels_cannot_lose_any() -> None:
     with pytest.raises(BadRecipe, match="knows its channels"):
         Learner(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)), patterns(), recipe("channels"))

@@ -152,8 +152,10 @@ class Learner:
         images, labels = task.train_images[chosen], task.train_labels[chosen]
         replays = [self._buffer.draw(recipe.replay_batch) for _ in range(recipe.replays if number else 0)]
         # one pass over all of it: the same as several for a network without BatchNorm, and faster
-        logits = network(self._augmented(torch.cat([images, *(replay.images for replay in replays)])))
-        own, *others = logits.split([len(labels), *(len(replay.labels) for replay in replays)])
+        pictures = self._augmented(torch.cat([images, *(replay.images for replay in replays)]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            logits = network(pictures)
+        own, *others = logits.float().split([len(labels), *(len(replay.labels) for replay in replays)])
         target = only_classes(own, task.classes) if recipe.task_classes_only else own
         loss = functional.cross_entropy(target, labels)
         if others:

@@ -96,17 +96,18 @@ class _Block(nn.Module):
 class SmallResNet(Resizable):
     """ResNet for small pictures (3x3 stem, stride 2 between stages): float32 (N, channels, H, W) -> (N, classes).
 
-    ``stages``: channels of each; ``blocks`` in each stage. (64, 128, 256, 512) with 2 is ResNet-18 for CIFAR: 0.555
-    GMACs at 32 x 32. Groups: the trunk of each stage and the inner channels of each block.
+    ``stages``: channels of each; ``blocks`` in each stage; ``stride`` of the stem. (64, 128, 256, 512) with 2 blocks is
+    ResNet-18 for CIFAR: 0.555 GMACs at 32 x 32. Groups: the trunk of each stage and the inner channels of each block.
     """
 
     def __init__(self, channels: int = 3, classes: int = 10, stages: tuple[int, ...] = (16, 32, 64), blocks: int = 1,
-                 widths: Mapping[str, int] | None = None) -> None:
+                 widths: Mapping[str, int] | None = None, stride: int = 1) -> None:
         super().__init__()
         self._size = (channels, classes, stages, blocks)
+        self._stride = stride
         self.widths = dict(widths or _resnet_widths(stages, blocks))
         self.axes, prunable = {}, []
-        self.stem = nn.Conv2d(channels, self.widths["trunk0"], 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(channels, self.widths["trunk0"], 3, stride, padding=1, bias=False)
         self.stem_bn = nn.BatchNorm2d(self.widths["trunk0"])
         self._note("stem.weight", Axis(0, "trunk0"))
         self._note_norm("stem_bn", "trunk0")
@@ -142,7 +143,7 @@ class SmallResNet(Resizable):
             self._note_norm(f"{name}.shortcut.1", cout)
 
     def rebuilt(self, widths: Mapping[str, int]) -> SmallResNet:
-        return SmallResNet(*self._size, widths)
+        return SmallResNet(*self._size, widths, self._stride)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.stem_bn(self.stem(x)))

@@ -84,7 +84,8 @@ class ContinualRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ``buffer``: samples that are kept for replay. ``alpha``, ``beta``: weights of the logits' and the labels' part.
     ``epochs``: for each task; ``steps``: at most that many batches of each task. ``task_classes_only``: the loss of the
     current batch is over the classes of its task only. SGD with ``learning_rate``, constant. ``augment``: random
-    shifts, and flips, of what is trained on; the buffer holds what was not augmented.
+    shifts, and flips, of what is trained on; the buffer holds what was not augmented. ``bfloat16``: training steps run
+    the network in bfloat16 where autocast allows it; weights, losses, importance and the buffer's logits are float32.
     """
 
     base: Literal["er", "derpp", "none"] = "derpp"
@@ -99,6 +100,7 @@ class ContinualRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     momentum: float = 0.0
     augment: Literal["none", "shift", "shift_flip"] = "none"
     task_classes_only: bool = True
+    bfloat16: bool = False
     seed: int = 0
     masks: MaskRecipe | None = None
     removal: RemovalRecipe | None = None
