@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from edgekit import isolate
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,24 +28,43 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run ``python -m edgekit ARGUMENTS`` in a process of its own, in the test's temporary folder."""
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[Nursery | None]:
+    """Where the child processes of this test process come from; None where nothing can be forked."""
+    if sys.platform != "linux":
+        yield None
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        made = Nursery()
+        patch.setattr(isolate, "_start", made.isolated)
+        yield made
+    made.close()
 
-    def run(*arguments: object, timeout_s: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def edgekit_in(nursery: Nursery | None) -> Cli:
+    """Run ``edgekit ARGUMENTS`` in a process of its own in the folder that is given first.
+
+    Only a process with a changed environment, apart from EDGEKIT_*, is an interpreter of its own from start to end.
+    """
+
+    def run(
+        folder: Path, *arguments: object, timeout_s: float = 240, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("EDGEKIT_")}
-        return subprocess.run(
-            [sys.executable, "-m", "edgekit", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**clean, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        wanted, words = {**clean, **environment}, [str(each) for each in arguments]
+        if nursery is not None and all(name.startswith("EDGEKIT_") for name in environment):
+            return nursery.run(words, folder, wanted, timeout_s)
+        return subprocess.run([sys.executable, "-m", "edgekit", *words], cwd=folder, env=wanted,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False)
 
     return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, edgekit_in: Cli) -> Cli:
+    """Run ``edgekit ARGUMENTS`` in a process of its own, in the test's temporary folder."""
+    return functools.partial(edgekit_in, tmp_path)
 
 
 @pytest.fixture(scope="session")

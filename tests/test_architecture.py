@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -43,13 +44,16 @@ def python_files(folder: str) -> Iterator[Path]:
             yield file
 
 
-def imports(source: str) -> Iterator[tuple[int, str]]:
+@functools.cache  # a file is read by several tests
+def imports(source: str) -> tuple[tuple[int, str], ...]:
     """Line and dotted name of everything imported; ``from a import b`` counts as ``a.b``."""
+    found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            found += ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+    return tuple(found)
 
 
 def within(name: str, allowed: set[str]) -> bool:
@@ -117,6 +121,8 @@ def test_each_module_has_one_name() -> None:
 
 def missing_extras(source: str) -> Iterator[tuple[int, str | None, str]]:
     """Line, package (None where it is computed) and extra of each ``MissingExtra.of(package, extra)``."""
+    if "MissingExtra.of" not in source:  # parsing is the slow part
+        return
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "MissingExtra.of" and len(node.args) == 2:
             package, extra = (arg.value if isinstance(arg, ast.Constant) else None for arg in node.args)

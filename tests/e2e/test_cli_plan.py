@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,11 +23,13 @@ from edgekit.planning import ObserveOptions, observe, store_plan
 from edgekit.replay import replay
 from edgekit.runtime import load
 from edgekit.runtime.decide import combine, confidence
+from tests.conftest import Cli
 from tests.plan_bundle import COLOURS, LABELS, write_bundle, write_images
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
+Edgekit = Callable[..., tuple[dict[str, Any], str]]
 ENGINES: tuple[Engine, ...] = ("litert", "ort")
 STAGE_MS = ((1.0, 20.0), (30.0, 40.0))  # where the plan must not depend on how fast this machine happens to be
 
@@ -41,11 +42,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def edgekit(*arguments: str | Path, code: int = 0) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-m", "edgekit", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout), done.stderr
+@pytest.fixture
+def edgekit(cli: Cli) -> Edgekit:
+    def run(*arguments: str | Path, code: int = 0) -> tuple[dict[str, Any], str]:
+        done = cli(*arguments, "--json")
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    return run
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -54,7 +58,7 @@ def contents(path: Path) -> dict[str, bytes]:
         return {entry.name: bytes(bundle.read(entry.name)) for entry in bundle.manifest.entries}
 
 
-def test_a_plan_is_added_and_every_entry_stays(made: Path, tmp_path: Path) -> None:
+def test_a_plan_is_added_and_every_entry_stays(edgekit: Edgekit, made: Path, tmp_path: Path) -> None:
     generate_key_pair(tmp_path / "key.pem", tmp_path / "key.pub")
     report, _ = edgekit("plan", made / "in.edge", "--data", made / "val.npz", "-o", tmp_path / "out.edge", "--max-drop",
                         "2", "--sidecar", tmp_path / "p.edgeplan", "--plot", tmp_path / "c.svg", "--key",
@@ -83,7 +87,7 @@ def test_a_plan_is_added_and_every_entry_stays(made: Path, tmp_path: Path) -> No
 
 
 def test_a_second_plan_replaces_the_first_and_a_budget_that_none_keeps_writes_nothing(
-    made: Path, tmp_path: Path
+    edgekit: Edgekit, made: Path, tmp_path: Path
 ) -> None:
     seen = observe(made / "in.edge", made / "val.npz", ObserveOptions(engine="ort"))
     first, second = (make_plan(seen, PlanRecipe(max_drop=drop, max_steps=2)) for drop in (0.0, 5.0))
@@ -204,7 +208,7 @@ def test_the_runtime_follows_the_plan(made: Path, tmp_path: Path, engine: Engine
     assert 0 < np.mean(stops) < 1
 
 
-def test_what_cannot_be_planned_is_said(made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_planned_is_said(edgekit: Edgekit, made: Path, tmp_path: Path) -> None:
     _, errors = edgekit("plan", made / "in.edge", "--data", made / "val.npz", code=2)
     assert "nothing would be written" in errors
     _, errors = edgekit("plan", made / "in.edge", "--data", made / "val.npz", "-o", tmp_path / "x.edge", "--sweep",

@@ -14,6 +14,7 @@ import pytest
 
 from edgekit import isolate
 from edgekit.errors import BadInput, BadModel, EdgeKitError, InternalError, UnsupportedOps
+from tests.nursery import START
 
 TARGETS = """
 import ctypes, os, signal, subprocess, sys, time
@@ -73,6 +74,7 @@ def nested():
 
 @pytest.fixture(autouse=True)
 def _targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(isolate, "_start", START)
     (tmp_path / "isolate_targets.py").write_text(TARGETS)
     monkeypatch.syspath_prepend(tmp_path)
     yield
