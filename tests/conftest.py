@@ -16,6 +16,10 @@ from tests.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parent.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: a pool of threads in each of them, and in their children, would wait for the others.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
