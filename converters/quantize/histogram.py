@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -12,11 +13,14 @@ from edgekit.artifacts import Array
 
 __all__ = ["Histogram", "RangeFinder"]
 
-Method = Literal["minmax", "average", "percentile", "entropy"]
+Method = Literal["extreme", "minmax", "average", "percentile", "entropy"]
 Counts = npt.NDArray[np.float64]
 _BINS = 2048
 _LEVELS = 256
 _MOMENTUM = 0.95
+_FEWEST = 8
+# What a Gumbel distribution exceeds once in 1000, in standard deviations above its mean.
+_ONCE_IN_1000 = math.sqrt(6) / math.pi * (-math.log(-math.log1p(-1e-3)) - 0.5772156649)
 
 
 class Histogram:
@@ -84,13 +88,42 @@ def _divergence(counts: Counts, low: int, high: int) -> float:
     return float(np.sum(p[some] * np.log(p[some] / q[some])))
 
 
+class _Peaks:
+    """The largest value of each sample: their mean and spread (Welford), and how often the largest was reached."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.largest, self.reached = -math.inf, 0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        step = value - self.mean
+        self.mean += step / self.count
+        self.squares += step * (value - self.mean)
+        if value > self.largest:
+            self.largest, self.reached = value, 0
+        self.reached += value == self.largest
+
+    def bound(self) -> float:
+        """What one more sample exceeds once in a thousand times, at least what was seen.
+
+        Maxima of samples are taken as Gumbel-distributed, fitted by moments (Gumbel 1958, Statistics of Extremes). A
+        value that two samples reach exactly is the end of what the op can give (ReLU6, padding), and with few samples
+        there is no spread to go by: then it is what was seen.
+        """
+        if self.count < _FEWEST or self.reached > 1:
+            return self.largest
+        return max(self.largest, self.mean + _ONCE_IN_1000 * math.sqrt(self.squares / (self.count - 1)))
+
+
 class RangeFinder:
-    """Collects the values of every tensor and says the range of each, by one of four methods."""
+    """Collects the values of every tensor and says the range of each, by one of five methods."""
 
     def __init__(self, method: Method, percentile: float) -> None:
         self._method, self._percentile = method, percentile
         self._extremes: dict[str, tuple[float, float]] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._peaks: dict[str, tuple[_Peaks, _Peaks]] = {}
         self.not_finite: set[str] = set()
 
     def add(self, values: Iterable[tuple[str, Array]]) -> None:
@@ -103,6 +136,10 @@ class RangeFinder:
                 self.not_finite.add(name)
                 continue
             self._extremes[name] = self._merged(name, low, high)
+            if self._method == "extreme":
+                below, above = self._peaks.setdefault(name, (_Peaks(), _Peaks()))
+                below.add(-low)
+                above.add(high)
             if self._method in ("percentile", "entropy"):
                 self._histograms.setdefault(name, Histogram()).add(array)
 
@@ -115,11 +152,15 @@ class RangeFinder:
         return min(old_low, low), max(old_high, high)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Minimum and maximum of each finite tensor, never wider than what was seen."""
+        """Minimum and maximum of each finite tensor; only "extreme" may be wider than what was seen."""
         return {name: found for name, found in self._ranges() if name not in self.not_finite}
 
     def _ranges(self) -> Iterator[tuple[str, tuple[float, float]]]:
         for name, (low, high) in self._extremes.items():
+            if name in self._peaks:
+                below, above = self._peaks[name]
+                yield name, (-below.bound(), above.bound())
+                continue
             histogram = self._histograms.get(name)
             if histogram is None:
                 yield name, (low, high)

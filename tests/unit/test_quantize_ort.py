@@ -190,8 +190,10 @@ def test_constant_and_all_zero_channels(samples: Samples) -> None:
 
 
 def test_ranges_are_those_of_the_method(model: OrtModel, samples: Samples, ranged: QuantRecipe) -> None:
-    low, high = ranged.ranges["x"]
+    low, high = calibrate_ort(model, QuantRecipe(STATIC.rules, method="minmax"), samples).ranges["x"]
     assert (low, high) == (float(images(12).min()), float(images(12).max()))
+    assert ranged.method == "extreme"
+    assert ranged.ranges["x"][0] < low < high < ranged.ranges["x"][1]
     cut = calibrate_ort(model, QuantRecipe(STATIC.rules, method="percentile", percentile=90), samples).ranges["x"]
     assert low < cut[0] < cut[1] < high
 

@@ -86,3 +86,26 @@ def test_noise_takes_the_worst_output_and_counts_nan_as_failure() -> None:
     assert noise.worst_db(["a", "b"]) == pytest.approx(20)
     noise.add("b", np.ones(2), np.array([1.0, np.nan]))
     assert noise.db("b") == -MAX_DB
+
+
+def test_extreme_leaves_room_by_the_spread_of_the_samples_maxima() -> None:
+    rng = np.random.default_rng(0)
+    tall = rng.gumbel(10, 2, (3000, 1)).astype(np.float32)
+    exceeded = []
+    for start in range(0, 1000, 50):
+        finder = RangeFinder("extreme", 99.9)
+        for peak in tall[start:start + 50, 0]:
+            finder.add([("t", np.array([0, peak], np.float32)), ("relu6", np.array([0, min(peak, 11)], np.float32))])
+        (low, high), capped = finder.ranges()["t"], finder.ranges()["relu6"]
+        assert low == 0.0, "what every sample reaches is a bound"
+        assert high >= tall[start:start + 50].max()
+        assert capped == (0.0, 11.0)
+        exceeded.append(float((tall[1000:] > high).mean()))
+    assert 0 < np.mean(exceeded) < 0.005
+
+
+def test_extreme_of_a_few_samples_is_what_was_seen() -> None:
+    finder = RangeFinder("extreme", 99.9)
+    for value in range(7):
+        finder.add([("t", np.array([-value, value], np.float32))])
+    assert finder.ranges() == {"t": (-6.0, 6.0)}
