@@ -181,8 +181,8 @@ def _layers(result: Quantize) -> RenderableType:
               help="For classifiers instead: largest loss of accuracy with labels, of agreement without.")
 @click.option("--max-seconds", type=float, default=120.0, show_default=True,
               help="Begin no new round of candidates after this long.")
-@click.option("--method", type=click.Choice(["extreme", "minmax", "average", "percentile", "entropy"]), default="extreme",
-              show_default=True, help="How ranges are taken from the data.")
+@click.option("--method", type=click.Choice(["extreme", "minmax", "average", "percentile", "entropy"]),
+              default="extreme", show_default=True, help="How ranges are taken from the data.")
 @click.option("--percentile", type=float, default=99.99, show_default=True,
               help="For that method: the central part of all values, in %.")
 @click.option("--io", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
