@@ -120,8 +120,8 @@ class QuantRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "extreme" (what one more sample leaves once in a thousand times, by the spread of the samples' extremes; at least
     what was seen), "minmax" over all samples, "average" of the samples' extremes (moving, weight 0.05 for a new
     sample), "percentile" (the central ``percentile`` % of all values), "entropy" (the clipping that loses least in the
-    sense of Kullback and Leibler). ``io``: the dtype of the file's inputs and outputs. ``cpu``, for ONNX Runtime: whose instructions decide
-    the integers ("x86_vnni" and "arm" have dot products of 8 bit integers), None for a LiteRT file.
+    sense of Kullback and Leibler). ``io``: the dtype of the file's inputs and outputs. ``cpu``, for ONNX Runtime: whose
+    instructions decide the integers ("x86_vnni" and "arm" have dot products of 8 bit integers), None for a LiteRT file.
 
     For LiteRT: ``rounding`` "adaptive" rounds the weights so that each layer's results on the data are kept rather than
     the weights; ``weight_steps``: how far from the nearest integers (base64 of deflated int8, by result).

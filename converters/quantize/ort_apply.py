@@ -60,7 +60,7 @@ def quantize_ort(model: OrtModel, recipe: QuantRecipe, samples: Samples | None =
     """``model`` (from ``ort_float_model``) as ``recipe`` says; names, order and dtypes of inputs and outputs stay.
 
     Ranges come from the recipe, else from ``samples``. A node that reads or makes a value without a range does not
-    become static. The same model and recipe with ranges give the same bytes.
+    become static. The same model and recipe with ranges give the same bytes; without rules they are the model's own.
 
     Raises BadRecipe when ranges are wanted and there are none, for a precision that ONNX Runtime has not, or a rule
     that names an unknown value; UnknownName for an unknown kind of op; EngineError when the quantizer fails.
@@ -70,6 +70,8 @@ def quantize_ort(model: OrtModel, recipe: QuantRecipe, samples: Samples | None =
     if recipe.rounding != "nearest" or recipe.correct_bias or recipe.sparse:
         raise BadRecipe("Adaptive rounding, corrected biases and sparse weights are for LiteRT files only.",
                         "Leave rounding at 'nearest', and correct_bias and sparse at false.")
+    if not recipe.rules:
+        return model
     if needs_ranges(recipe) and not recipe.ranges:
         if samples is None:
             raise BadRecipe("The recipe quantizes activations and holds no ranges.", "Give calibration data.")

@@ -189,6 +189,10 @@ def test_constant_and_all_zero_channels(samples: Samples) -> None:
     assert np.isfinite(answers(quantize_ort(model, STATIC, still).data, images(1))[0]).all()
 
 
+def test_no_rule_changes_no_byte(model: OrtModel) -> None:
+    assert quantize_ort(model, QuantRecipe(())).data == model.data
+
+
 def test_ranges_are_those_of_the_method(model: OrtModel, samples: Samples, ranged: QuantRecipe) -> None:
     low, high = calibrate_ort(model, QuantRecipe(STATIC.rules, method="minmax"), samples).ranges["x"]
     assert (low, high) == (float(images(12).min()), float(images(12).max()))
