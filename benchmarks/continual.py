@@ -82,10 +82,9 @@ def _run(setup: Setup, name: str, data: Stream, rate: float, seed: int, held_out
 
 def _train(setup: Setup, out: Path, arms: list[str], seeds: int, pictures: int) -> None:
     rows = report.read_rows(out, Row)
-    done = {(row.arm, row.rate, row.seed, row.held_out) for row in rows}
 
     def add(name: str, data: Stream, rate: float, seed: int, held_out: bool) -> None:
-        if (name, rate, seed, held_out) not in done:
+        if (name, rate, seed, held_out) not in {(row.arm, row.rate, row.seed, row.held_out) for row in rows}:
             rows.append(_run(setup, name, data, rate, seed, held_out))
             write_atomically(out / "rows.json", json.dumps([msgspec.to_builtins(row) for row in rows],
                                                            indent=1).encode())

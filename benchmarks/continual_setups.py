@@ -42,9 +42,9 @@ def _masks(sparsity: float, *, dynamic: bool = True) -> MaskRecipe:
                       samples=32)
 
 
-def _channels(sparsity: float) -> Arm:
-    return Arm(MaskRecipe(sparsity=sparsity, unit="channels", every=2, p_intra=0.06, p_inter=0.06, samples=32),
-               _REMOVAL)
+def _channels(sparsity: float, multiple: int = 1) -> Arm:
+    return Arm(MaskRecipe(sparsity=sparsity, unit="channels", multiple=multiple, every=2, p_intra=0.06, p_inter=0.06,
+                          samples=32), _REMOVAL)
 
 
 #: in the order in which they are trained, for each seed
@@ -57,6 +57,7 @@ ARMS: dict[str, Arm] = {
     "sparse .9, static mask": Arm(_masks(0.9, dynamic=False)),
     "sparse .95": Arm(_masks(0.95), _REMOVAL, _GRADIENTS),
     "channels .25": _channels(0.25),
+    "channels .375, by 8": _channels(0.375, 8),
     "channels .5": _channels(0.5),
 }
 

@@ -128,6 +128,17 @@ def test_masked_channels_are_not_there_and_come_back_as_they_were() -> None:
     assert (sum(untouched), sum(moved)) == (2, 4)
 
 
+def test_live_channels_are_a_multiple_that_engines_like() -> None:
+    masks = MaskRecipe(sparsity=0.375, unit="channels", multiple=8, every=1, p_intra=0.06, p_inter=0.06)
+    state = ChannelMasks(SmallCnn(), masks, 4, torch.Generator().manual_seed(0))
+    widths = []
+    for task, epoch in ((0, 0), (1, 0), (1, 1)):
+        state.begin_epoch(task, epoch, lambda net: dict(net.named_parameters()))
+        assert isinstance(state.network, Resizable)
+        widths.append(tuple(state.network.widths.values()))
+    assert widths == [(8, 16, 80), (9, 18, 88), (8, 16, 80)], "a task begins with more, which it gives back"
+
+
 def test_bfloat16_is_for_the_steps_only() -> None:
     losses = []
     for low in (False, True):

@@ -72,7 +72,7 @@ class ChannelMasks(Dense):
                 score = self._scores(magnitudes, {name: torch.ones(size, dtype=torch.bool)
                                                   for name, size in self._full.widths.items()})[group]
             everything = torch.ones(width, dtype=torch.bool)
-            alive[group] = drop_least(everything, score, self._count(group, 1 - recipe.sparsity))
+            alive[group] = drop_least(everything, score, self._count(group))
         if recipe.rescale:
             for name, axes in self._full.axes.items():
                 for axis in axes:
@@ -80,8 +80,12 @@ class ChannelMasks(Dense):
                         self._store[name] *= (self._full.widths[axis.group] / int(alive[axis.group].sum())) ** 0.5
         return alive
 
-    def _count(self, group: str, density: float) -> int:
-        return max(1, round(density * self._full.widths[group]))
+    def _count(self, group: str, more: float = 0.0) -> int:
+        """Channels that are alive in ``group``, and the part ``more`` of all of its channels above that (or below)."""
+        width, multiple = self._full.widths[group], self._recipe.multiple
+        alive = round((1 - self._recipe.sparsity) * width)
+        aligned = alive // multiple * multiple or min(multiple, width)
+        return max(1, aligned + round(more * width))
 
     def _scores(self, values: Mapping[str, Tensor], alive: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of each group, the mean of ``values`` (laid out as ``alive``) over the weights that make each channel."""
@@ -98,14 +102,15 @@ class ChannelMasks(Dense):
         target = target_density(self._recipe, task, epoch, self._epochs)
         if target is None:
             return False
+        density = 1 - self._recipe.sparsity
         shrink, expand = target
         assert isinstance(self.network, Resizable)
         scores = self._scores(importance(self.network), self._alive) if shrink is not None else {}
         put_back(self._store, self._full.axes, self._alive, self.network.state_dict())
         for group, mask in self._alive.items():
             if shrink is not None:
-                mask = drop_least(mask, scores[group], self._count(group, shrink))  # noqa: PLW2901 - its next form
-            self._alive[group] = grow_random(mask, self._count(group, expand), self._random)
+                mask = drop_least(mask, scores[group], self._count(group, shrink - density))  # noqa: PLW2901 - its next form
+            self._alive[group] = grow_random(mask, self._count(group, expand - density), self._random)
         self.network = carve(self._full, self._store, self._alive)
         return True
 

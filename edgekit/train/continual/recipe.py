@@ -15,9 +15,10 @@ class MaskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Task-aware dynamic masking (TDM, SparCL section 3.2). Impossible values raise BadRecipe.
 
     ``sparsity``: the part of each prunable tensor (or, with ``unit`` "channels", of each group of channels) that is
-    masked. Every ``every`` epochs the part ``p_intra`` with the least importance is dropped and as much is grown at
-    random; a later task starts with ``p_inter`` more, which is removed after ``every`` epochs. After ``until`` of a
-    task's epochs the mask stays. ``dynamic`` False: the start mask stays for good. ``start``: which weights are kept at
+    masked. ``multiple``: live channels of a group are rounded down to a multiple, since engines compute them in blocks.
+    Every ``every`` epochs the part ``p_intra`` with the least importance is dropped and as much is grown at random;
+    a later task starts with ``p_inter`` more, which is removed after ``every`` epochs. After ``until`` of a task's
+    epochs the mask stays. ``dynamic`` False: the start mask stays for good. ``start``: which weights are kept at
     the start. ``rescale``: what is kept is scaled so that each tensor keeps its norm (by 1 / sqrt(density) for a
     random start), which networks without BatchNorm need. Importance: |w| + ``current`` |dL/dw| on ``samples`` fresh
     samples of the task + ``replay`` |dL/dw| on as many of the buffer (eq. 1).
@@ -25,6 +26,7 @@ class MaskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     sparsity: float = 0.9
     unit: Literal["weights", "channels"] = "weights"
+    multiple: int = 1
     dynamic: bool = True
     every: int = 5
     p_intra: float = 0.01
@@ -41,6 +43,8 @@ class MaskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise BadRecipe(f"The sparsity is {self.sparsity}, p_intra {self.p_intra}, p_inter {self.p_inter}.",
                             "Sparsity lies in (0, 1), p_intra is less than what is alive, p_inter less than what is "
                             "masked.")
+        if self.multiple < 1:
+            raise BadRecipe(f"Channels are to be a multiple of {self.multiple}.", "Give 1 or more.")
         if self.every < 1 or self.samples < 1 or not 0 <= self.until <= 1:
             raise BadRecipe(f"Masks change every {self.every} epochs, on {self.samples} samples, until {self.until}.",
                             "Give at least 1 epoch and 1 sample, and a part of the epochs from 0 to 1.")
