@@ -31,14 +31,14 @@ def keys(cli: Cli, tmp_path: Path) -> tuple[Path, Path]:
     return private, public
 
 
-@pytest.fixture
-def bundle(cli: Cli, tmp_path: Path, small_onnx: Path) -> Path:
-    path = tmp_path / "m.edge"
-    labels = tmp_path / "labels.txt"
-    labels.write_text("ant\nbee\ncat\ndog\neel\n")
-    done = cli("build", small_onnx, "-o", path, "--labels", labels, "--mean", "0,0,0", "--std", "255,255,255")
+@pytest.fixture(scope="module")
+def bundle(edgekit_in: Cli, tmp_path_factory: pytest.TempPathFactory, small_onnx: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "labels.txt").write_text("ant\nbee\ncat\ndog\neel\n")
+    done = edgekit_in(folder, "build", small_onnx, "-o", "m.edge", "--labels", "labels.txt", "--mean", "0,0,0", "--std",
+                      "255,255,255")
     assert done.returncode == 0, done.stderr
-    return path
+    return folder / "m.edge"
 
 
 @pytest.mark.parametrize(("engine", "name", "kind"), [

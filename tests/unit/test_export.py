@@ -173,8 +173,7 @@ def test_the_exporters_bulky_notes_are_gone(exported: OnnxModel, dynamic: OnnxMo
             assert mark not in model.data
 
 
-def test_the_same_network_gives_the_same_bytes(network: nn.Module, exported: OnnxModel, dynamic: OnnxModel) -> None:
-    assert export(network, torch.zeros(1, 3, 16, 16)).data == exported.data
+def test_the_same_network_gives_the_same_bytes(network: nn.Module, dynamic: OnnxModel) -> None:
     recipe = ExportRecipe(dynamic_batch=True, dynamic_hw=True, input_names=("picture",), output_names=("scores",))
     assert export(network, torch.zeros(1, 3, 16, 16), recipe).data == dynamic.data
 
