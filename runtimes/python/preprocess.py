@@ -42,6 +42,7 @@ class ImageInput:
         self._recipe = recipe
         self._resolution = resolution
         self._axes = axes
+        self._rows: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
 
     def __call__(self, image: Array) -> Array:
         """The input tensor (batch 1) in stored order. Raises BadInput for anything but a uint8 (H, W, 3) array."""
@@ -68,12 +69,21 @@ class ImageInput:
             values: Array = pixels
         else:
             # A row of W x C values at a time: numpy is slow over a last axis of length 3.
-            rows = pixels.reshape(height, width * channels)
-            scaled = (rows - _tiled(self._recipe.mean, width)) / _tiled(self._recipe.std, width)
+            means, deviations = self._rows_of(width)
+            scaled = pixels.reshape(height, width * channels) - means
+            scaled /= deviations
             values = scaled.astype(self._spec.dtype, copy=False).reshape(height, width, channels)
         if self._spec.layout != "nhwc":
             values = np.ascontiguousarray(values.transpose(2, 0, 1))
         return values[np.newaxis]
+
+    def _rows_of(self, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and deviation for each value of a row, of the last width asked for: making them takes 40 us."""
+        found = self._rows.get(width)
+        if found is None:
+            found = _tiled(self._recipe.mean, width), _tiled(self._recipe.std, width)
+            self._rows = {width: found}
+        return found
 
 
 def _tiled(values: tuple[float, ...], width: int) -> npt.NDArray[np.float32]:
