@@ -69,7 +69,8 @@ TIMED: dict[str, Arm] = {"dense": ARMS["dense"], "dense, data removal": Arm(remo
 class Setup(NamedTuple):
     """``stream``: of so many pictures of each class, with held-out ones in place of test ones where True.
 
-    ``image``: (C, H, W). ``recipe``: what all arms share. ``rates``: to try. ``pictures``: of each class.
+    ``image``: (C, H, W). ``recipe``: what all arms share. ``rates``: to try; ``compared_rates``: of them, with
+    more seeds. ``pictures``: of each class.
     """
 
     network: Callable[[], Resizable]
@@ -77,6 +78,7 @@ class Setup(NamedTuple):
     stream: Callable[[int, bool], Stream]
     recipe: ContinualRecipe
     rates: tuple[float, ...]
+    compared_rates: int
     seeds: int
     pictures: int
 
@@ -108,8 +110,9 @@ def cifar_stream(pictures: int, held_out: bool) -> Stream:
 SETUPS: dict[str, Setup] = {
     "mnist": Setup(SmallCnn, (1, 28, 28),
                    lambda pictures, held_out: mnist_stream(train=pictures, validation=held_out),
-                   ContinualRecipe(epochs=10, batch=_BATCH), (0.05, 0.1, 0.2, 0.4), seeds=5, pictures=400),
+                   ContinualRecipe(epochs=10, batch=_BATCH), (0.05, 0.1, 0.2, 0.4),
+                   compared_rates=2, seeds=5, pictures=400),
     "cifar": Setup(lambda: SmallResNet(stages=(32, 64, 128), stride=2), (3, 32, 32), cifar_stream,
                    ContinualRecipe(epochs=6, batch=_BATCH, augment="shift_flip", bfloat16=True), (0.05, 0.15),
-                   seeds=3, pictures=200),
+                   compared_rates=1, seeds=3, pictures=200),
 }
