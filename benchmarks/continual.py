@@ -125,10 +125,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="without it as many as the data's set-up has")
     parser.add_argument("--train", type=int, help="pictures of each class to train on; a folder for each")
     parser.add_argument("--arm", choices=list(ARMS), action="append", help="only these")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 in training")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     setup = SETUPS[options.data]
+    if options.float32:
+        setup = setup._replace(recipe=msgspec.structs.replace(setup.recipe, bfloat16=False))
     pictures = options.train or setup.pictures
     if options.table:
         print(report.table(report.read_rows(options.out, Row)))

@@ -43,11 +43,12 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``name``: "cnn" or "resnet", the latter of ``stages`` with ``blocks`` each."""
+    """``name``: "cnn" or "resnet", the latter of ``stages`` with ``blocks`` each and a stem of ``stride``."""
 
     name: str = "cnn"
     stages: tuple[int, ...] = (16, 32, 64)
     blocks: int = 1
+    stride: int = 1
 
 
 class ContinualConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,8 +125,9 @@ def run_seed(config: ContinualConfig, stream: Stream, seed: int, folder: Path,
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
-    options = {} if config.network.name == "cnn" else {"stages": config.network.stages, "blocks": config.network.blocks}
-    network = make_network(config.network.name, stream.image, len(stream.names), **options)
+    given = config.network
+    options = {} if given.name == "cnn" else {"stages": given.stages, "blocks": given.blocks, "stride": given.stride}
+    network = make_network(given.name, stream.image, len(stream.names), **options)
     learner = Learner(network, stream, msgspec.structs.replace(config.train, seed=seed))
     log = RunLog(folder, config.tensorboard, say)
 
