@@ -101,10 +101,11 @@ def _verdicts(rows: Sequence[Row]) -> list[str]:
         lines.append(_line("T2", f"sparse .75 less dense: {_paired(both[0])} (at least -2), in its task "
                                  f"{np.mean(both[1]):+.2f} (at least -0.5)",
                            np.mean(both[0]) >= -2 and np.mean(both[1]) >= -0.5))
-    gain = _differences(rows, "sparse .9, masks only", "sparse .9, static mask")
-    if gain:
-        lines.append(_line("T3", f"dynamic less static mask: {_paired(gain)} (more in 4 of 5, and in the mean)",
-                           np.mean(gain) > 0 and _wins(gain) >= 0.8))
+    for static in ("static mask", "static random mask"):
+        gain = _differences(rows, "sparse .9, masks only", f"sparse .9, {static}")
+        if gain:
+            lines.append(_line("T3", f"dynamic less {static}: {_paired(gain)} (more in 4 of 5, and in the mean)",
+                               np.mean(gain) > 0 and _wins(gain) >= 0.8))
     gain = _differences(rows, "sparse .9", "dense, 1/8 of the steps")
     if gain:
         lines.append(_line("T4", f"sparse .9 less dense with 1/8 of the steps: {_paired(gain)} (more in 4 of 5)",

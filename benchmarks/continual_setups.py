@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,8 +37,8 @@ class Arm(NamedTuple):
         return self.masks is not None and self.masks.unit == "channels"
 
 
-def _masks(sparsity: float, *, dynamic: bool = True) -> MaskRecipe:
-    return MaskRecipe(sparsity=sparsity, dynamic=dynamic, every=2, p_intra=min(0.02, (1 - sparsity) / 4), p_inter=0.01,
+def _masks(sparsity: float, *, dynamic: bool = True, start: Literal["magnitude", "random"] = "magnitude") -> MaskRecipe:
+    return MaskRecipe(sparsity=sparsity, dynamic=dynamic, start=start, every=2, p_intra=min(0.02, (1 - sparsity) / 4), p_inter=0.01,
                       samples=32)
 
 
@@ -55,6 +55,7 @@ ARMS: dict[str, Arm] = {
     "dense, 1/8 of the steps": Arm(eighth=True),
     "sparse .9, masks only": Arm(_masks(0.9)),
     "sparse .9, static mask": Arm(_masks(0.9, dynamic=False)),
+    "sparse .9, static random mask": Arm(_masks(0.9, dynamic=False, start="random")),
     "sparse .95": Arm(_masks(0.95), _REMOVAL, _GRADIENTS),
     "channels .25": _channels(0.25),
     "channels .375, by 8": _channels(0.375, 8),
