@@ -39,7 +39,7 @@ _PACKAGES = ("edgekit.adaptive", "edgekit.bundle", "edgekit.cli", "edgekit.conve
              "edgekit.profile", "edgekit.report", "edgekit.runtime")
 _MODULES = ("numpy", "onnx", "onnx.checker", "onnx.shape_inference", "onnx.version_converter", "onnx.numpy_helper",
             "onnx.reference", "onnx_ir", "onnx_ir.passes.common", "flatbuffers", "edgekit.pipeline", "edgekit.planning",
-            "edgekit.signatures", "edgekit.verify_files", "rich.console", "rich.table")
+            "edgekit.signatures", "edgekit.verify_files")
 _MESSAGE_BYTES = 1 << 20
 
 

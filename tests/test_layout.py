@@ -111,7 +111,7 @@ def test_every_requirement_has_a_tested_version() -> None:
 
 def test_bounds_are_plain_lower_bounds_and_the_light_base_is_light() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert requirements(project["dependencies"]) == {"numpy", "msgspec", "cryptography", "click", "rich"}
+    assert requirements(project["dependencies"]) == {"numpy", "msgspec", "cryptography", "click"}
     extras = project["optional-dependencies"]
     assert {"litert", "ort", "convert", "train", "report", "all", "dev"} <= set(extras)
     for line in [*project["dependencies"], *(line for lines in extras.values() for line in lines)]:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import megabytes
 from edgekit.cli.frame import Frame, Partial, verb
 from edgekit.cli.options import PATH, engine_option, public_key_options, shape_option
 from edgekit.errors import BadRecipe, UnstableFigure
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.measure import Bench, BenchReport, Comparison, Quantiles
     from edgekit.measure_ops import PerOpReport
     from edgekit.remote.transport import Transport
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-def _draw(result: BenchReport | PerOpReport) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: BenchReport | PerOpReport) -> Drawing:
     from edgekit.measure_ops import PerOpReport
 
     if isinstance(result, PerOpReport):
@@ -34,10 +30,9 @@ def _draw(result: BenchReport | PerOpReport) -> RenderableType:
 
         return draw_ops(result)
 
-    from edgekit.cli.tables import grid
 
-    times = grid("file", "clock", ">min ms", ">median", ">p90", ">p99")
-    starts = grid("file", "start", ">import ms", ">load", ">first run", ">total")
+    times = Table("file", "clock", ">min ms", ">median", ">p90", ">p99")
+    starts = Table("file", "start", ">import ms", ">load", ">first run", ">total")
     for each in result.results:
         name = Text(Path(each.subject).name)
         times.add_row(name, "wall", *_row(each.wall_ms))
@@ -46,7 +41,7 @@ def _draw(result: BenchReport | PerOpReport) -> RenderableType:
         starts.add_row(name, "cold", *(f"{ms:.1f}" for ms in (
             cold.import_ms, cold.load_ms, cold.first_run_ms, cold.total_ms)))
         starts.add_row("", "warm", "", *(f"{ms:.1f}" for ms in (warm.load_ms, warm.first_run_ms, warm.total_ms)))
-    parts: list[RenderableType] = [Text("\n".join(map(_head, result.results)) + "\n"), times, Text(), starts]
+    parts: list[Drawing] = [Text("\n".join(map(_head, result.results)) + "\n"), times, Text(), starts]
     for each in result.results:
         if each.sustained:
             parts += [Text(f"\n{Path(each.subject).name}: {_course(each.sustained)}"), _windows(each.sustained)]
@@ -75,10 +70,9 @@ def _course(found: Sustained) -> str:
             f"{found.drift_high:.3f} with 95 %); {'THROTTLED, ' if found.throttled else ''}{clock}{heat}")
 
 
-def _windows(found: Sustained) -> RenderableType:
-    from edgekit.cli.tables import grid
+def _windows(found: Sustained) -> Drawing:
 
-    table = grid(">at s", ">runs", ">p10 ms", ">median", ">p90")
+    table = Table(">at s", ">runs", ">p10 ms", ">median", ">p90")
     for each in found.windows:
         table.add_row(f"{each.at_s:.0f}" if found.seconds > 20 else f"{each.at_s:.1f}", str(each.runs),
                       *(f"{ms:.3f}" for ms in (each.p10_ms, each.median_ms, each.p90_ms)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from edgekit.cli.draw import Drawing, Group, Table, Text
 
+if TYPE_CHECKING:
     from edgekit.measure_ops import PerOpReport
 
 __all__ = ["draw_ops"]
@@ -14,14 +14,9 @@ __all__ = ["draw_ops"]
 _MOST_ROWS = 40
 
 
-def draw_ops(report: PerOpReport) -> RenderableType:
+def draw_ops(report: PerOpReport) -> Drawing:
     """A table of the slowest groups, and how their sum compares with the whole."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
-
-    table = grid("op", ">count", ">ms each", ">ms", ">share", "shapes")
+    table = Table("op", ">count", ">ms each", ">ms", ">share", "shapes")
     for op in report.ops[:_MOST_ROWS]:
         table.add_row(op.kind, str(op.count), f"{op.ms:.4f}", f"{op.total_ms:.4f}", f"{op.share:.1%}", Text(op.shapes))
     lines = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from edgekit.adaptive.recipe import AdaptiveRecipe
 from edgekit.bundle.manifest import Manifest
 from edgekit.cli.build_adaptive import adaptive_options, adaptive_recipe, build_adaptive_file, is_adaptive, ladders
+from edgekit.cli.draw import Drawing, Group, Text
 from edgekit.cli.files import digest, megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import (
@@ -24,9 +25,6 @@ from edgekit.cli.options import (
 )
 from edgekit.errors import BadInput, BadRecipe
 from edgekit.recipe import BuildRecipe, Preprocess
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Build", "build", "build_file"]
 
@@ -45,10 +43,7 @@ class Build(msgspec.Struct, frozen=True):
     manifest: Manifest
 
 
-def _draw(result: Build) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: Build) -> Drawing:
     from edgekit.cli.tables import variants
 
     manifest = result.manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -13,13 +13,10 @@ import msgspec
 from edgekit.adaptive.recipe import AdaptiveRecipe
 from edgekit.bundle.check import ITEM_BYTES
 from edgekit.bundle.manifest import Manifest
+from edgekit.cli.draw import Table, Text
 from edgekit.cli.files import megabytes
 from edgekit.cli.options import load_key
-from edgekit.cli.tables import grid
 from edgekit.errors import BadRecipe
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["adaptive_options", "adaptive_recipe", "build_adaptive_file", "is_adaptive", "ladders"]
 
@@ -118,9 +115,7 @@ def build_adaptive_file(
 
 def ladders(manifest: Manifest) -> Table:
     """One row for each ladder: its stages and what is handed from one to the next."""
-    from rich.text import Text
-
-    table = grid("ladder", "engine", "precision", ">stages", ">handed on")
+    table = Table("ladder", "engine", "precision", ">stages", ">handed on")
     for ladder in manifest.ladders:
         carried = [sum(_bytes(spec.dtype, spec.shape) for spec in stage.inputs) for stage in ladder.stages[1:]]
         table.add_row(Text(ladder.id), ladder.engine, Text(ladder.precision), str(len(ladder.stages)),

@@ -11,6 +11,7 @@ import click
 import msgspec
 import numpy as np
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.export import user_network
 from edgekit.cli.files import digest, megabytes
 from edgekit.cli.frame import Frame, verb
@@ -19,8 +20,6 @@ from edgekit.errors import BadInput, MissingExtra
 from edgekit.recipe import ExportRecipe, Preprocess
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.artifacts import Array
     from edgekit.compress.run import Size
 
@@ -93,13 +92,9 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _draw(result: Compress) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
+def _draw(result: Compress) -> Drawing:
 
-    from edgekit.cli.tables import grid
-
-    table = grid("", ">MACs", ">parameters", ">accuracy, %", *([f">ms on {result.device}"] if result.device else []))
+    table = Table("", ">MACs", ">parameters", ">accuracy, %", *([f">ms on {result.device}"] if result.device else []))
     for name, size in (("before", result.before), ("after", result.after)):
         table.add_row(name, f"{size.macs / 1e6:,.2f} M", f"{size.parameters / 1e3:,.1f} k", f"{size.accuracy:.2f}",
                       *([] if size.latency_ms is None or size.latency_band_ms is None else [

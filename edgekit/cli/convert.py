@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from edgekit.artifacts import Engine, LiteRTModel, NodeLowering, TensorSpec, VerifyReport
+from edgekit.cli.draw import Drawing, Group, Text
 from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import NAMED_SHAPE, PATH, io_layout_option, output_option, shape_option, tolerance_option
@@ -20,8 +21,6 @@ from edgekit.recipe import ConvertRecipe, IoLayout
 from edgekit.report import ConversionReport
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.signatures import PackedSignatures
 
 __all__ = ["Convert", "ConvertedSignature", "Wanted", "convert", "convert_file", "convert_signatures_file"]
@@ -89,15 +88,12 @@ class _NamedSignature(click.ParamType[tuple[str, NamedShapes]]):
         return name, shapes
 
 
-def _draw(result: Convert) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: Convert) -> Drawing:
     from edgekit.cli.tables import comparisons, conversion_report, counts, tensors
 
     head = Text(f"{result.output}   {result.format}, {megabytes(result.size_bytes)}, {result.seconds:.2f} s\n"
                 f"{sum(result.op_counts.values())} ops: {counts(result.op_counts)}\n")
-    tables: list[RenderableType] = [head]
+    tables: list[Drawing] = [head]
     if not result.signatures:
         tables += [tensors(result.inputs, result.outputs), Text()]
     for signature in result.signatures:

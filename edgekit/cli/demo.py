@@ -8,29 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import megabytes
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.demo import DemoResult
     from edgekit.demo_adaptive import AdaptiveResult
 
 __all__ = ["demo"]
 
 
-def _draw(result: DemoResult) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
+def _draw(result: DemoResult) -> Drawing:
 
-    from edgekit.cli.tables import grid
-
-    steps = grid(">seconds", "step")
+    steps = Table(">seconds", "step")
     for name, seconds in result.steps.items():
         steps.add_row(f"{seconds:.2f}", Text(name))
-    table = grid("", ">size", ">CPU ms", ">load ms", ">max |difference|", "answer")
+    table = Table("", ">size", ">CPU ms", ">load ms", ">max |difference|", "answer")
     table.add_row("torch", megabytes(result.torch_size_bytes), f"{result.torch_run_cpu_ms:.2f}", "", "",
                   Text(result.label))
     for each in result.engines:
@@ -48,20 +43,16 @@ def _draw(result: DemoResult) -> RenderableType:
     return Group(head, steps, Text(), table, tail, Text(), *_adaptive(result.adaptive))
 
 
-def _adaptive(found: AdaptiveResult) -> Iterator[RenderableType]:
+def _adaptive(found: AdaptiveResult) -> Iterator[Drawing]:
     """The adaptive bundle, the fixed points beside it, and where it stopped."""
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
-
     yield Text(f"The adaptive network that comes along ({megabytes(found.size_bytes)}), on {found.images} images that "
                f"it has not seen:\n")
-    table = grid("", ">accuracy %", ">CPU ms", ">with resizing")
+    table = Table("", ">accuracy %", ">CPU ms", ">with resizing")
     for name, each in (("adaptive", found.adaptive), (f"fixed: {found.fixed.name}", found.fixed),
                        (f"whole: {found.whole.name}", found.whole)):
         table.add_row(Text(name), f"{100 * each.accuracy:.2f}", f"{each.cpu_ms:.3f}", f"{each.with_resizing_ms:.3f}")
     yield table
-    stops = grid("answered by", ">% of images")
+    stops = Table("answered by", ">% of images")
     for name, share in found.stops.items():
         stops.add_row(Text(name), f"{100 * share:.0f}")
     yield Text()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import click
 import msgspec
 
+from edgekit.cli.draw import Drawing, Table, Text
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH
 from edgekit.device_profiles import DeviceProfile, KernelAccuracy, load_profiles, resolve, user_folder
 from edgekit.errors import BadRecipe
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["DeviceRow", "Devices", "devices"]
 
@@ -62,16 +60,13 @@ def _row(profile: DeviceProfile) -> DeviceRow:
     )
 
 
-def _draw(result: Devices) -> RenderableType:
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _draw(result: Devices) -> Drawing:
 
     if result.profile is not None:
         return Text(msgspec.json.format(msgspec.json.encode(result.profile), indent=1).decode())
     if result.file:
         return Text(_written(result))
-    table = grid(
+    table = Table(
         "id", "device", "runtime", "backend", ">threads", "precision", "confidence", ">networks", ">median error"
     )
     for row in result.rows:

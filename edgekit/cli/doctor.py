@@ -9,15 +9,12 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.frame import Frame, Partial, verb
 from edgekit.errors import EdgeKitError, EngineError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Cpu", "Doctor", "EngineState", "Extra", "Package", "doctor", "try_import"]
 
@@ -86,11 +83,7 @@ class Doctor(msgspec.Struct, frozen=True):
     ok: bool
 
 
-def _draw(result: Doctor) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _draw(result: Doctor) -> Drawing:
 
     cpu = result.cpu
     features = "unknown" if cpu.features is None else " ".join(cpu.features) or "none of those that matter"
@@ -98,10 +91,10 @@ def _draw(result: Doctor) -> RenderableType:
         f"EdgeKit {result.edgekit}, Python {result.python}, {result.platform}\n"
         f"CPU {cpu.machine}, {cpu.usable} of {cpu.logical} logical processors usable, features: {features}\n"
     )
-    engines = grid("engine", "package", "version", "works")
+    engines = Table("engine", "package", "version", "works")
     for each in result.engines:
         engines.add_row(each.engine, each.package, each.version, Text("yes" if each.ok else f"NO: {each.problem}"))
-    extras = grid("extra", "state", "packages")
+    extras = Table("extra", "state", "packages")
     for extra in result.extras:
         packages = Text(", ".join(f"{each.name} {each.version or 'missing'}" for each in extra.packages))
         extras.add_row(extra.name, "present" if extra.ok else "missing", packages)

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from edgekit.artifacts import TensorSpec
+from edgekit.cli.draw import Drawing, Group, Text
 from edgekit.cli.files import digest, megabytes
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import output_option
@@ -20,7 +21,6 @@ from edgekit.recipe import ExportRecipe
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import RenderableType
 
 __all__ = ["Export", "draw_export", "export", "user_network"]
 
@@ -38,11 +38,8 @@ class Export(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def draw_export(result: Export) -> RenderableType:
+def draw_export(result: Export) -> Drawing:
     """The file, and its inputs and outputs."""
-    from rich.console import Group
-    from rich.text import Text
-
     from edgekit.cli.tables import tensors
 
     head = Text(f"{result.output}   {megabytes(result.size_bytes)}, opset {result.opset}, {result.seconds:.1f} s")

@@ -16,18 +16,17 @@ import errno
 import functools
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from edgekit import isolate
+from edgekit.cli.draw import Drawing, moving, render
 from edgekit.errors import EdgeKitError, WriteFailed
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["ErrorReport", "Failure", "Frame", "Partial", "failure_object", "print_line", "verb"]
 
@@ -79,17 +78,12 @@ class Frame:
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Show a moving bar with ``what`` and the time, on a terminal only; the yielded function shows another text."""
+        """Show ``what`` and the time it takes, on a terminal only; the yielded function shows another text."""
         if not self.shows_progress:
             yield lambda _: None
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
-            task = progress.add_task(what, total=None)
-            yield lambda text: progress.update(task, description=text)
+        with moving(what, sys.stderr) as show:
+            yield show
 
     def guarded(self, target: str, *arguments: object, subject: str) -> object:
         """Call ``target`` ("module:function") in a child process, so that a hostile model cannot take this one down.
@@ -102,7 +96,7 @@ class Frame:
         return isolate.call(target, *arguments, timeout_s=_TIMEOUT_S, subject=subject)
 
 
-def verb(name: str, draw: Callable[[R], RenderableType]) -> Callable[[Callable[..., R]], click.Command]:
+def verb(name: str, draw: Callable[[R], Drawing]) -> Callable[[Callable[..., R]], click.Command]:
     """Make a command of a function ``(frame, **options) -> result``; ``draw`` shows the result to a person."""
 
     def decorate(function: Callable[..., R]) -> click.Command:
@@ -150,22 +144,15 @@ def _encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _print(result: Any, json: bool, draw: Callable[[Any], RenderableType], failure: Failure | None = None) -> None:
+def _print(result: Any, json: bool, draw: Callable[[Any], Drawing], failure: Failure | None = None) -> None:
     if json:
         fields = msgspec.to_builtins(result)
         print_line(_encode({**fields, "error": failure} if failure else fields))
         return
-    drawn = draw(result)
-    if isinstance(drawn, str):
-        print_line(drawn)
-        return
-    from rich.console import Console
-
     # Into a file or pipe a table keeps its natural width; only a terminal makes it narrower.
-    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
-    with console.capture() as text:
-        console.print(drawn)
-    print_line("\n".join(line.rstrip() for line in text.get().rstrip("\n").split("\n")))
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    print_line(render(draw(result), width, colour=terminal and "NO_COLOR" not in os.environ).rstrip("\n"))
 
 
 @contextlib.contextmanager

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import megabytes
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, public_key_options
 from edgekit.errors import BadRecipe
 from edgekit.graph.model_facts import BundleFacts, ModelFacts, PlanFacts
 from edgekit.report.placed import PlacementReport
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Inspect", "inspect"]
 
@@ -33,10 +30,7 @@ class Inspect(ModelFacts, frozen=True, kw_only=True):
     placement: PlacementReport | None = None
 
 
-def _draw(result: Inspect) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: Inspect) -> Drawing:
     from edgekit.cli.tables import counts, tensors
 
     lines = [f"{result.source}   {result.format}, {megabytes(result.size_bytes)}"]
@@ -52,7 +46,7 @@ def _draw(result: Inspect) -> RenderableType:
     verdict = {True: "opens the file", False: "DOES NOT OPEN the file: ", None: ""}[result.loads]
     if verdict or result.load_note:
         lines.append(f"engine: {verdict}{result.load_note}")
-    parts: list[RenderableType] = [Text("\n".join(lines))]
+    parts: list[Drawing] = [Text("\n".join(lines))]
     if result.inputs or result.outputs:
         parts += [Text(), tensors(result.inputs, result.outputs)]
     if result.bundle:
@@ -62,10 +56,7 @@ def _draw(result: Inspect) -> RenderableType:
     return Group(*parts)
 
 
-def _placement(found: PlacementReport) -> Iterator[RenderableType]:
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _placement(found: PlacementReport) -> Iterator[Drawing]:
 
     left = [("XNNPACK", each) for each in found.xnnpack.left] if found.xnnpack else []
     if found.xnnpack:
@@ -76,7 +67,7 @@ def _placement(found: PlacementReport) -> Iterator[RenderableType]:
                    f"({hint.source})" + "".join(f"\n  {note}" for note in hint.notes))
         left += [(hint.title, each) for each in hint.left]
     if left:
-        table = grid("not on", "op", "kind", "why")
+        table = Table("not on", "op", "kind", "why")
         for title, each in left:
             table.add_row(title, Text(each.op), each.kind, Text(each.reason))
         yield table

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal, cast
 import click
 import msgspec
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import digest, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, key_option, load_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from rich.console import RenderableType
 
     from edgekit.bundle import Manifest
     from edgekit.bundle.adaptive import Confidence, Ladder, Route
@@ -70,20 +70,16 @@ class PlanReport(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def _draw(report: PlanReport) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _draw(report: PlanReport) -> Drawing:
 
     accuracy = ">accuracy %" if report.labelled else ">agreement %"
-    routes = grid("", "route", "by", accuracy, ">95 % interval", ">mean ms", ">p95 ms", "stops %")
+    routes = Table("", "route", "by", accuracy, ">95 % interval", ">mean ms", ">p95 ms", "stops %")
     for number, route in enumerate(report.routes):
         routes.add_row(
             "*" if number == report.default else "", " > ".join(route.steps), route.confidence or "fixed",
             f"{100 * route.accuracy:.2f}", f"{100 * route.low:.1f} to {100 * route.high:.1f}", f"{route.mean_ms:.4g}",
             f"{route.p95_ms:.4g}", " ".join(f"{100 * share:.0f}" for share in route.stops))
-    fixed = grid("fixed points on the hull", accuracy, ">95 % interval", ">ms")
+    fixed = Table("fixed points on the hull", accuracy, ">95 % interval", ">ms")
     for point in report.fixed:
         if point.on_hull:
             fixed.add_row(" + ".join(point.steps), f"{100 * point.accuracy:.2f}",

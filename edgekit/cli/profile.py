@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, shape_option
 from edgekit.errors import BadRecipe
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.device_profiles import DeviceProfile
     from edgekit.profile.predict import LatencyPrediction
 
@@ -23,11 +22,7 @@ __all__ = ["profile"]
 _SLOWEST = 12
 
 
-def _draw(result: LatencyPrediction) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _draw(result: LatencyPrediction) -> Drawing:
 
     low, high = result.band_ms
     like = f"as in '{result.nearest}'" if result.nearest else "on ops like timed ones"
@@ -39,7 +34,7 @@ def _draw(result: LatencyPrediction) -> RenderableType:
           for each in result.variants),
         *(f"note: {finding}" for finding in result.findings),
     ]
-    table = grid("op", "kind", ">ms", ">share", "")
+    table = Table("op", "kind", ">ms", ">share", "")
     for op in sorted(result.ops, key=lambda each: -each.latency_ms)[:_SLOWEST]:
         table.add_row(Text(op.name), op.kind, f"{op.latency_ms:.3f}", f"{op.share:.1%}", "" if op.known else "UNKNOWN")
     return Group(Text("\n".join(lines) + "\n"), table)

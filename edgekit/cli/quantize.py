@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from edgekit.artifacts import Engine, LiteRTModel, OrtModel, TensorSpec
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.files import megabytes, refuse_same_file
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, output_option, shape_option
@@ -20,8 +21,6 @@ from edgekit.errors import BadRecipe
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.converters.quantize import Model, Samples, Search, Trial
     from edgekit.profile.mixed import MixedProfile
 
@@ -116,14 +115,11 @@ class Request(msgspec.Struct, frozen=True):
     device: MixedProfile | None = None
 
 
-def _draw(result: Quantize) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: Quantize) -> Drawing:
     share = 100 * result.size_bytes / result.float_size_bytes
     head = Text(f"{result.output}   {megabytes(result.size_bytes)}, {share:.1f} % of float32, {result.seconds:.0f} s\n"
                 + (f"chosen: {_in_words(result.chosen)}\n" if result.chosen else ""))
-    parts: list[RenderableType] = [head]
+    parts: list[Drawing] = [head]
     if result.candidates:
         parts += [_candidates(result), Text()]
     if result.layers:
@@ -141,10 +137,9 @@ def _in_words(chosen: Candidate) -> str:
     return f"{chosen.name}{speed}, SQNR {chosen.sqnr_db:.1f} dB{agreement}{drop} on {chosen.samples} samples"
 
 
-def _candidates(result: Quantize) -> RenderableType:
-    from edgekit.cli.tables import grid
+def _candidates(result: Quantize) -> Drawing:
 
-    table = grid("candidates that no other beats", ">time / float32", ">size", ">partitions", ">SQNR dB")
+    table = Table("candidates that no other beats", ">time / float32", ">size", ">partitions", ">SQNR dB")
     for each in result.candidates:
         if each.pareto and each.ratio is not None and each.ratio_interval is not None:
             low, high = each.ratio_interval
@@ -153,10 +148,9 @@ def _candidates(result: Quantize) -> RenderableType:
     return table
 
 
-def _layers(result: Quantize) -> RenderableType:
-    from edgekit.cli.tables import grid
+def _layers(result: Quantize) -> Drawing:
 
-    table = grid("where error enters", "op", ">SQNR dB", ">gain dB", ">costs bytes", ">range", ">outlier channels")
+    table = Table("where error enters", "op", ">SQNR dB", ">gain dB", ">costs bytes", ">range", ">outlier channels")
     for each in result.layers[:_SHOWN_LAYERS]:
         table.add_row(each.tensor, each.kind, f"{each.sqnr_db:.1f}", f"{each.gain_db:.2f}",
                       "" if each.float_costs_bytes is None else str(each.float_costs_bytes),

@@ -10,13 +10,12 @@ import click
 import msgspec
 
 from edgekit.artifacts import Array, Engine, StepTaken
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, engine_option, public_key_options
 from edgekit.errors import BadInput
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.artifacts import Prediction
     from edgekit.runtime import Runtime
 
@@ -66,20 +65,16 @@ class Run(msgspec.Struct, frozen=True):
     steps: tuple[StepTaken, ...] = ()
 
 
-def _draw(result: Run) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
+def _draw(result: Run) -> Drawing:
 
-    from edgekit.cli.tables import grid
-
-    parts: list[RenderableType] = []
+    parts: list[Drawing] = []
     if result.top:
-        table = grid(">score", "label")
+        table = Table(">score", "label")
         for answer in result.top:
             table.add_row(f"{answer.score:.3f}", Text(answer.label))
         parts.append(table)
     else:
-        table = grid("output", "dtype", "shape", "values")
+        table = Table("output", "dtype", "shape", "values")
         for output in result.outputs:
             shown = "" if output.values is None else _shortened(str(output.values))
             table.add_row(Text(output.name), output.dtype, " x ".join(map(str, output.shape)) or "scalar", Text(shown))

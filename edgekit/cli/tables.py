@@ -6,33 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts import TensorSpec, VerifyReport
+from edgekit.cli.draw import Drawing, Table, Text
 from edgekit.cli.files import megabytes
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
     from edgekit.bundle.manifest import Manifest
     from edgekit.report import ConversionReport
 
-__all__ = ["comparisons", "conversion_report", "counts", "grid", "tensors", "variants"]
-
-
-def grid(*columns: str) -> Table:
-    """An empty table without lines; a column whose name starts with ">" holds numbers and is aligned to the right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
-    return table
+__all__ = ["comparisons", "conversion_report", "counts", "tensors", "variants"]
 
 
 def tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Table:
     """One row for each input and output, in order."""
-    from rich.text import Text
-
-    table = grid("", "name", "dtype", "shape", "layout")
+    table = Table("", "name", "dtype", "shape", "layout")
     for kind, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
             shape = " x ".join("?" if dim < 0 else str(dim) for dim in spec.shape) or "scalar"
@@ -42,9 +28,7 @@ def tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Tabl
 
 def comparisons(reports: Iterable[VerifyReport]) -> Table:
     """One row for each output of each comparison."""
-    from rich.text import Text
-
-    table = grid("subject", "reference", "output", ">max |difference|", ">allowed", "")
+    table = Table("subject", "reference", "output", ">max |difference|", ">allowed", "")
     for report in reports:
         for output in report.outputs:
             allowed = output.allowed_abs_diff
@@ -60,11 +44,9 @@ def counts(ops: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in ordered)
 
 
-def conversion_report(report: ConversionReport) -> list[RenderableType]:
+def conversion_report(report: ConversionReport) -> list[Drawing]:
     """One row for each node, then what runs outside XNNPACK, and the layer that is furthest off."""
-    from rich.text import Text
-
-    table = grid("node", "op", "became", "outside XNNPACK", "GPU hint", "source")
+    table = Table("node", "op", "became", "outside XNNPACK", "GPU hint", "source")
     for node in report.nodes:
         became = " ".join(node.ops) or node.how
         cells = (node.node, node.op_type, became, " ".join(node.not_xnnpack), "; ".join(node.gpu_hints), node.source)
@@ -81,10 +63,8 @@ def conversion_report(report: ConversionReport) -> list[RenderableType]:
 
 def variants(manifest: Manifest) -> Table:
     """One row for each variant of a bundle."""
-    from rich.text import Text
-
     sizes = {entry.name: entry.size_bytes for entry in manifest.entries}
-    table = grid("variant", "engine", "format", "precision", ">size")
+    table = Table("variant", "engine", "format", "precision", ">size")
     for variant in manifest.variants:
         size = megabytes(sizes.get(variant.entry, 0))
         table.add_row(Text(variant.id), variant.engine, variant.format, Text(variant.precision), size)

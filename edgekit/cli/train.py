@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from edgekit.cli.draw import Drawing, Table
 from edgekit.cli.files import megabytes
 from edgekit.cli.frame import Frame, verb
 from edgekit.cli.options import PATH, key_option, load_key
 from edgekit.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from edgekit.train.continual.run import SeedResult
 
 __all__ = ["Train", "TrainedSeed", "TrainedUpdate", "train"]
@@ -52,10 +51,9 @@ class Train(msgspec.Struct, frozen=True):
     seeds: tuple[TrainedSeed, ...]
 
 
-def _draw(result: Train) -> RenderableType:
-    from edgekit.cli.tables import grid
+def _draw(result: Train) -> Drawing:
 
-    table = grid(">seed", ">of all classes", ">of the task's", ">forgetting", ">density", ">TFLOPs, full",
+    table = Table(">seed", ">of all classes", ">of the task's", ">forgetting", ">density", ">TFLOPs, full",
                  ">last delta")
     for each in result.seeds:
         last = each.updates[-1] if each.updates else None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 import msgspec
 
 from edgekit.artifacts import VerifyReport
+from edgekit.cli.draw import Drawing, Group, Table, Text
 from edgekit.cli.frame import Frame, Partial, verb
 from edgekit.cli.options import PATH, public_key_options, shape_option, tolerance_option
 from edgekit.error_growth import ErrorGrowth
 from edgekit.errors import VerificationFailed
 from edgekit.recipe import ConvertRecipe
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Verify", "verify"]
 
@@ -36,29 +34,22 @@ class Verify(msgspec.Struct, frozen=True):
     growth: ErrorGrowth | None = None
 
 
-def _draw(result: Verify) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _draw(result: Verify) -> Drawing:
     from edgekit.cli.tables import comparisons
 
     signature = ", signature right" if result.signature_checked else ""
     hashes = "hashes right" if result.source.endswith(".edge") else "compared"
-    parts: list[RenderableType] = [comparisons(result.reports)]
+    parts: list[Drawing] = [comparisons(result.reports)]
     if result.growth is not None:
         parts += [Text(), _layers(result.growth), Text(_in_words(result.growth) + "\n")]
     return Group(*parts, Text(f"{result.source}: {hashes}{signature}"))
 
 
-def _layers(growth: ErrorGrowth) -> RenderableType:
+def _layers(growth: ErrorGrowth) -> Drawing:
     """Every layer of a small network, else those that add most, in order of computation."""
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
-
     most = sorted(growth.layers, key=lambda each: _or_best(each.added_sqnr_db))[:_SHOWN_LAYERS]
     kept = {each.tensor for each in most} | set(growth.first_below_20_db)
-    table = grid("layer", "op", ">SQNR dB", ">of its inputs", ">added alone", ">range", ">outlier channels")
+    table = Table("layer", "op", ">SQNR dB", ">of its inputs", ">added alone", ">range", ">outlier channels")
     for each in growth.layers:
         if each.tensor in kept:
             mark = "bold red" if each.tensor in growth.first_below_20_db else ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 import msgspec
 
+from edgekit.cli.draw import Drawing, Table, Text
 from edgekit.cli.export import Export, draw_export
 from edgekit.cli.files import digest
 from edgekit.cli.frame import Frame, verb
@@ -16,9 +17,6 @@ from edgekit.cli.options import PATH
 from edgekit.errors import MissingExtra
 from edgekit.recipe import ExportRecipe
 from edgekit.zoo.registry import ZOO, ZooEntry, build, find
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Zoo", "ZooExit", "zoo"]
 
@@ -42,16 +40,13 @@ class Zoo(msgspec.Struct, frozen=True):
     export: Export | None = None
 
 
-def _draw(result: Zoo) -> RenderableType:
-    from rich.text import Text
-
-    from edgekit.cli.tables import grid
+def _draw(result: Zoo) -> Drawing:
 
     if result.export is not None:
         return draw_export(result.export)
     if result.macs is not None and result.parameters is not None:
         return Text(_shown(result, result.macs, result.parameters))
-    table = grid("name", "network", ">pixels", ">MACs", ">parameters", "published by")
+    table = Table("name", "network", ">pixels", ">MACs", ">parameters", "published by")
     for entry in result.networks:
         table.add_row(entry.name, Text(entry.title), str(entry.resolution), _millions(entry.macs),
                       _millions(entry.parameters), Text(entry.source))
