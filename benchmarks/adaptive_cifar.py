@@ -1,12 +1,14 @@
 """What early exits save on CIFAR-10 (JPEG): networks of benchmarks.cifar_exits in int8, planned, judged on test images.
 
-    python -m benchmarks.adaptive_cifar --runs RUNS [--seeds 0 1 2] [--json RESULTS.json]
+    python -m benchmarks.adaptive_cifar --runs RUNS [--seeds 0 1 2] [--precision int8|fp32] [--json RESULTS.json]
 
-For each seed: the int8 bundle with five stages, calibrated on training images, and the network alone, without exits, in
+For each seed: the bundle with four stages (no plan on the first seed's validation images stopped at the first exit, so
+no stage ends there), int8 calibrated on training images, and the network alone, without exits, in
 one piece; plans on the 5,000 validation images for several allowed losses; then every plan on the 5,000 test images, by
 the real runtime, CPU time of one thread, beside the piece and beside fixed points (benchmarks.adaptive_score). What is
 in RUNS already is not made again. The bundles with plans, RUNS/seed0.drop0.5.edge and so on, may be scored on any pack
-by ``python -m benchmarks.adaptive --pack FILE.npz --prefix test_ --bundle RUNS/seed0.drop0.5.edge``.
+by ``python -m benchmarks.adaptive --pack FILE.npz --prefix test_ --bundle RUNS/seed0.drop0.5.edge``. Float32 has files
+and results of its own (RUNS/fp32.seed0.edge).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,6 +42,19 @@ _LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 _T = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for a 95 % interval of a mean of so many
 
 
+class Subject(NamedTuple):
+    """The bundles of a seed in a precision."""
+
+    runs: Path
+    seed: int
+    precision: Literal["int8", "fp32"]
+
+    def path(self, what: str = "") -> Path:
+        """Of the bundle itself, of ``piece``, or of ``drop<points>``."""
+        front = "" if self.precision == "int8" else f"{self.precision}."
+        return self.runs / f"{front}seed{self.seed}{what and '.'}{what}.edge"
+
+
 class Row(msgspec.Struct, frozen=True):
     """One plan on the test images; ``drop``: the points that it was allowed to lose."""
 
@@ -47,38 +63,36 @@ class Row(msgspec.Struct, frozen=True):
     found: Score
 
 
-def build(runs: Path, seed: int) -> None:
-    """RUNS/seed<seed>.edge with all exits, and RUNS/seed<seed>.piece.edge with the last one, in one stage."""
-    model = network(seed)
-    model.load_state_dict(torch.load(runs / f"seed{seed}.weights.pt", weights_only=True))
+def build(subject: Subject) -> None:
+    """The bundle with all exits but the first, and that with the last one, in one stage."""
+    model = network(subject.seed)
+    model.load_state_dict(torch.load(subject.runs / f"seed{subject.seed}.weights.pt", weights_only=True))
     source = export_exits(model.eval(), torch.zeros(1, 3, 32, 32), dynamic_hw=False)
-    recipe = AdaptiveRecipe(
-        resolutions=((32, 32),), name="cifar10-exits", precision="int8", labels=_LABELS,
-        preprocess=Preprocess(resize="stretch", crop_fraction=1.0, mean=MEAN, std=STD))
-    calibration = load("train").images[:_CALIBRATION]
-    build_adaptive(source, runs / f"seed{seed}.edge", recipe, calibration=calibration)
-    alone = msgspec.structs.replace(recipe, exits=(source.outputs[-1].name,))
-    build_adaptive(source, runs / f"seed{seed}.piece.edge", alone, calibration=calibration)
+    names = tuple(output.name for output in source.outputs)
+    calibration = load("train").images[:_CALIBRATION] if subject.precision == "int8" else None
+    for what, exits in (("", names[1:]), ("piece", names[-1:])):
+        build_adaptive(source, subject.path(what), AdaptiveRecipe(
+            resolutions=((32, 32),), exits=exits, name="cifar10-exits", precision=subject.precision, labels=_LABELS,
+            preprocess=Preprocess(resize="stretch", crop_fraction=1.0, mean=MEAN, std=STD)), calibration=calibration)
 
 
-def plan(runs: Path, seed: int) -> None:
-    """RUNS/seed<seed>.drop<points>.edge for each allowed loss, by the validation images."""
+def plan(subject: Subject) -> None:
+    """A bundle with a plan for each allowed loss, by the validation images."""
     held_out = load("validation")
-    bundle = runs / f"seed{seed}.edge"
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "validation.npz"
         np.savez(data, images=held_out.images, labels=held_out.labels)
-        seen = observe(bundle, data)
+        seen = observe(subject.path(), data)
     for drop, planned in zip(DROPS, plans_with_points(seen, [PlanRecipe(max_drop=drop) for drop in DROPS]),
                              strict=True):
-        store_plan(bundle, runs / f"seed{seed}.drop{drop:g}.edge", planned.plan)
+        store_plan(subject.path(), subject.path(f"drop{drop:g}"), planned.plan)
 
 
-def judge(runs: Path, seed: int) -> list[Row]:
+def judge(subject: Subject) -> list[Row]:
     """Every plan of a seed on the test images."""
     pictures, labels = photographs("cifar10_jpeg.npz", "test_")
-    return [Row(seed, drop, score(runs / f"seed{seed}.drop{drop:g}.edge", pictures, labels,
-                                  piece=runs / f"seed{seed}.piece.edge")) for drop in DROPS]
+    return [Row(subject.seed, drop, score(subject.path(f"drop{drop:g}"), pictures, labels, piece=subject.path("piece")))
+            for drop in DROPS]
 
 
 def at_loss(rows: Sequence[Row], name: str, loss: float) -> float:
@@ -128,19 +142,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--json", type=Path, help="rows of earlier runs, to which those of this one are added")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    results = given.json or given.runs / "results.json"
+    results = given.json or given.runs / f"results-{given.precision}.json"
     rows = msgspec.json.decode(results.read_bytes(), type=list[Row]) if results.exists() else []
-    for seed in given.seeds:
-        if any(row.seed == seed for row in rows):
+    for subject in [Subject(given.runs, seed, given.precision) for seed in given.seeds]:
+        if any(row.seed == subject.seed for row in rows):
             continue
-        if not (given.runs / f"seed{seed}.piece.edge").exists():
-            build(given.runs, seed)
-        if not all((given.runs / f"seed{seed}.drop{drop:g}.edge").exists() for drop in DROPS):
-            plan(given.runs, seed)
-        rows += judge(given.runs, seed)
+        if not subject.path("piece").exists():
+            build(subject)
+        if not all(subject.path(f"drop{drop:g}").exists() for drop in DROPS):
+            plan(subject)
+        rows += judge(subject)
         write_atomically(results, msgspec.json.encode(rows))
     print(report([row for row in rows if row.seed in given.seeds]))
 
