@@ -109,7 +109,7 @@ def test_what_is_observed_is_what_the_stages_answer(made: Path, engine: Engine) 
     assert (seen.samples, seen.classes, seen.engine) == (120, 4, engine)
     assert [len(row) for row in seen.logits] == [2, 2]
     assert all(0 < ms < 1000 for row in seen.stage_ms for ms in row)
-    assert 0 < seen.overhead_ms < 10
+    assert 0 < seen.overhead_ms < 100
     with np.load(made / "val.npz") as file:
         images, labels = file["images"], file["labels"]
     kept = np.zeros(len(images), bool)

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 import numpy as np
 import pytest
 
-from edgekit.artifacts import LiteRTModel
-from edgekit.converters.quantize import Goal, Quality, Search, Speed, Trial, open_samples, quantize, search, sensitivity
+from edgekit.artifacts import Array, Engine, LiteRTModel
+from edgekit.converters.quantize import (
+    Goal,
+    Quality,
+    Search,
+    Speed,
+    Trial,
+    open_samples,
+    quantize,
+    search,
+    sensitivity,
+    workbench,
+)
 from edgekit.converters.quantize.plan import Plan, bases, combined, flips, left_out, look_at, without_left_out
 from edgekit.converters.quantize.search import pareto
 from edgekit.converters.quantize.sensitivity import to_keep
@@ -23,9 +36,21 @@ def model() -> LiteRTModel:
     return litert(swish_classifier(width=64, size=64))
 
 
+def supposed_speed(
+    files: Sequence[bytes], _feeds: Mapping[str, Array], _seconds: float, _engine: Engine = "litert"
+) -> tuple[Speed, ...]:
+    """As on a processor that reads weights at some speed and stops between two partitions."""
+    costs = [len(data) * place(data).partitions for data in files]
+    ratios = [cost / costs[0] for cost in costs]
+    return tuple(Speed(cpu_ms=ratio, ratio=ratio, low=ratio, high=ratio) for ratio in ratios)
+
+
 @pytest.fixture(scope="module")
 def found(model: LiteRTModel) -> Search:
-    return search(model, open_samples(images(12, size=64), model.inputs), Goal(min_sqnr_db=25.0, max_seconds=4))
+    """Times are supposed, as integers are faster on some processors only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench, "compare_speed", supposed_speed)
+        return search(model, open_samples(images(12, size=64), model.inputs), Goal(min_sqnr_db=25.0, max_seconds=4))
 
 
 def trial(name: str, ratio: float, size: int, db: float) -> Trial:
@@ -64,6 +89,20 @@ def test_layers_name_every_op_and_add_up(found: Search, model: LiteRTModel) -> N
     last = found.layers[-1]
     assert found.chosen is not None
     assert last.sqnr_db == pytest.approx(found.chosen.quality.sqnr_db, abs=3)
+
+
+@pytest.mark.slow
+def test_with_times_of_this_processor_the_choice_is_faster_or_the_float_file(model: LiteRTModel) -> None:
+    found = search(model, open_samples(images(12, size=64), model.inputs), Goal(min_sqnr_db=25.0, max_seconds=4))
+    timed = [each.speed.ratio for each in found.trials if each.speed is not None and each.quality.sqnr_db >= 26]
+    assert len(timed) >= 3
+    if found.chosen is None:
+        assert found.model.data == model.data
+        assert any("float file is kept" in note for note in found.notes)
+    else:
+        assert found.chosen.speed is not None
+        assert found.chosen.speed.ratio < 1
+        assert found.chosen.speed.ratio <= 1.25 * min(timed)
 
 
 @pytest.mark.slow
