@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def site_packages(folder: Path, requirement: str) -> dict[str, float]:
     return {Path(path).name: int(kib) * 1024 / 1e6 for kib, path in rows}
 
 
+def by_suffix(folder: Path) -> dict[str, float]:
+    """MB on disk of the files in ``folder``, by the end of their names, the largest first."""
+    found: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found[path.suffix] += path.stat().st_blocks * 512
+    return {suffix: round(size / 1e6, 1) for suffix, size in found.most_common(4)}
+
+
 def main() -> int:
     """Print the figures; the exit code is 1 when the budget is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,6 +55,7 @@ def main() -> int:
         source = Path(folder) / "source"  # a build leaves its folders beside the source
         shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
         full = site_packages(Path(folder) / "edgekit", f"edgekit-sdk[litert] @ file://{source}")
+        ours = by_suffix(next((Path(folder) / "edgekit" / "lib").glob("python*/site-packages/edgekit")))
     added = {name: size - bare.get(name, 0.0) for name, size in full.items() if name != "site-packages"}
     result: dict[str, Any] = {
         "bare_mb": round(bare["site-packages"], 1),
@@ -52,6 +63,7 @@ def main() -> int:
         "added_mb": round(full["site-packages"] - bare["site-packages"], 1),
         "budget_mb": BUDGET_MB,
         "largest_mb": {name: round(size, 1) for name, size in sorted(added.items(), key=lambda item: -item[1])[:6]},
+        "edgekit_by_suffix_mb": ours,
     }
     if arguments.json:
         print(json.dumps(result))
@@ -60,6 +72,7 @@ def main() -> int:
         print(f"edgekit-sdk[litert]    {result['edgekit_mb']:7.1f} MB")
         print(f"added                  {result['added_mb']:7.1f} MB of {BUDGET_MB:.0f} allowed")
         print("of which               " + ", ".join(f"{name} {size}" for name, size in result["largest_mb"].items()))
+        print("of edgekit itself      " + ", ".join(f"{name} {size}" for name, size in ours.items()))
     return 0 if full["site-packages"] - bare["site-packages"] <= BUDGET_MB else 1
 
 

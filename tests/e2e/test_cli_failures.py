@@ -286,6 +286,7 @@ def test_ctrl_c_ends_with_130_and_one_line(tmp_path: Path, bundle: Path) -> None
     deadline = time.monotonic() + 60
     while not started.read_text() and time.monotonic() < deadline:  # it measures in a process of its own
         time.sleep(0.05)
+    time.sleep(0.5)  # and it has begun to wait for that
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
     assert child.returncode == 130
