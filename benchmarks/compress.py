@@ -40,8 +40,8 @@ _STUDENT = (6, 8, 12, 24)
 _GHOST_WIDTHS = (16, 28, 38, 50)
 #: T13 and T14: the same code, with parts of it off
 COMPRESSED: dict[str, CompressRecipe] = {
-    "CC": CompressRecipe(multiple=1),
-    "CC, exact allocation": CompressRecipe(multiple=1, allocation="exact"),
+    "CC": CompressRecipe(multiple=1, allocation="released"),
+    "CC, exact allocation": CompressRecipe(multiple=1),
     "CC, uniform rate": CompressRecipe(multiple=1, allocation="uniform"),
     "channels only": CompressRecipe(multiple=1, units="channels"),
     "ranks only": CompressRecipe(multiple=1, units="ranks"),

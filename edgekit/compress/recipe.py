@@ -14,16 +14,17 @@ __all__ = ["CompressRecipe"]
 class CompressRecipe:
     """How to remove channels and ranks (CC, Li et al., CVPR 2021, arXiv 2105.11228). Impossible values raise BadRecipe.
 
-    ``units``: what may go: input channels, singular values, or both. ``allocation``: how much goes where. "released" is
-    the rule of the authors' code (equal marginal loss, each layer's loss as a part of its largest), "exact" minimises
-    the summed loss under the budget of multiply-adds, "uniform" takes the same rate everywhere. ``gamma``: weight of
-    the loss that the next removal is expected to bring; ``step_share``: units that go before the rest is scored again.
-    ``highest_rate``: the largest part of a site's multiply-adds that goes. ``multiple``: channels and ranks that stay
-    are multiples of it. ``split_gain``: a layer becomes two only where this part of its multiply-adds is saved.
+    ``units``: what may go: input channels, singular values, or both. ``allocation``: how much goes where. "exact"
+    minimises the summed loss under the budget of multiply-adds, "released" is the rule of the authors' code (equal
+    marginal loss, each layer's loss as a part of its largest), "uniform" takes the same rate everywhere. ``gamma``:
+    weight of the loss that the next removal is expected to bring; ``step_share``: units that go before the rest is
+    scored again. ``highest_rate``: the largest part of a site's multiply-adds that goes. ``multiple``: channels and
+    ranks that stay are multiples of it. ``split_gain``: a layer becomes two only where this part of its multiply-adds
+    is saved.
     """
 
     units: Literal["both", "channels", "ranks"] = "both"
-    allocation: Literal["released", "exact", "uniform"] = "released"
+    allocation: Literal["exact", "released", "uniform"] = "exact"
     gamma: float = 0.9
     step_share: float = 0.01
     highest_rate: float = 0.95
