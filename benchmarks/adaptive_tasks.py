@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgekit.bundle.adaptive import Plan
 from edgekit.plan import Observations, PlanRecipe, Point, plans_with_points
-from edgekit.plan.hull import Hull, hull_of
+from edgekit.plan.hull import hull_of
 from edgekit.plan.observations import chain_costs
 from edgekit.replay import replay
 
@@ -31,7 +31,9 @@ class Judged(NamedTuple):
     """A plan made on one half, on the other. Times in ms; accuracies are parts of 1.
 
     ``saved``: part of the hull's time at the accuracy that was realised; ``gained``: accuracy above the hull's for the
-    time that was taken. The hull is that of the half the plan did not see, which favours it.
+    time that was taken. The hull is that of the half the plan did not see: it knows the answers there, which favours
+    it by the luck of its best points. ``saved_chosen``: the same against a hull that, as the plan, chose its points on
+    the half that was seen.
     """
 
     promised: float
@@ -42,6 +44,7 @@ class Judged(NamedTuple):
     best_fixed: float
     best_fixed_ms: float
     fixed_is_better: bool
+    saved_chosen: float
 
 
 def restricted(seen: Observations, task: Task, seed: int) -> Observations:
@@ -75,38 +78,44 @@ def blind_halves(seen: Observations, seed: int) -> Iterator[tuple[Observations, 
 
 def judge(seen: Observations, blind: Observations, drops: Sequence[float]) -> list[Judged]:
     """For each of ``drops``, in points, the plan's default route, made on ``seen``, on ``blind``."""
-    return [_judged(planned.plan, blind)
+    return [_judged(planned.plan, seen, blind)
             for planned in plans_with_points(seen, [PlanRecipe(max_drop=drop) for drop in drops])]
 
 
-def _judged(plan: Plan, blind: Observations) -> Judged:
+def _judged(plan: Plan, seen: Observations, blind: Observations) -> Judged:
     route = plan.routes[plan.default]
     found = replay(plan, route, blind)
-    hull = _hull(plan, blind)
-    wanted = min(found.accuracy, float(hull.accuracy[-1]))
+    ms, accuracy = _fixed(plan, blind)
+    hull = hull_of(ms, accuracy)
+    at = min(found.accuracy, float(hull.accuracy[-1]))
+    # an opponent that chooses its points on the half that the plan chose on, and is judged where the plan is
+    _, before = _fixed(plan, seen)
+    own = list(hull_of(ms, before).members)
+    fair = hull_of(ms[own], accuracy[own])
+    fair_at = min(found.accuracy, float(fair.accuracy[-1]))
     return Judged(
         promised=route.promise.accuracy, realised=found.accuracy, mean_ms=found.mean_ms,
-        saved=1 - found.mean_ms / float(hull.ms_for(wanted)),
+        saved=1 - found.mean_ms / float(hull.ms_for(at)),
         gained=found.accuracy - float(hull.accuracy_at(found.mean_ms)),
         best_fixed=float(hull.accuracy[-1]), best_fixed_ms=float(hull.ms[-1]),
-        fixed_is_better=len(route.steps) == 1)
+        fixed_is_better=len(route.steps) == 1, saved_chosen=1 - found.mean_ms / float(fair.ms_for(fair_at)))
 
 
-def _hull(plan: Plan, blind: Observations) -> Hull:
-    """Every point, and sums of the last two and three exits of a ladder, by the answers on ``blind``.
+def _fixed(plan: Plan, data: Observations) -> tuple[Floats, Floats]:
+    """Milliseconds and accuracy of every point, and of sums of the last two and three exits of a ladder, on ``data``.
 
     Sums are of probabilities' logarithms with equal weights: with fitted ones they gain nothing more (docs/plan.md).
     """
     ms, accuracy = [], []
-    for ladder, row in enumerate(blind.logits):
+    for ladder, row in enumerate(data.logits):
         scaled = [_log_softmax(each) for each in row]
         for stage in range(len(row)):
             (cost,) = chain_costs((Point(ladder, stage),), plan.stage_ms, plan.overhead_ms)
             for size in range(1, min(3, stage + 1) + 1):
                 answers = np.sum(scaled[stage + 1 - size:stage + 1], axis=0).argmax(axis=1)
                 ms.append(cost)
-                accuracy.append(float(np.mean(answers == blind.labels)))
-    return hull_of(ms, accuracy)
+                accuracy.append(float(np.mean(answers == data.labels)))
+    return np.array(ms), np.array(accuracy)
 
 
 def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
