@@ -7,7 +7,7 @@
     python -m benchmarks.continual --out FOLDER --flops    # what each arm costs, without training
 
 Without --train 400 digits of each class are trained on, which is Split-MNIST-5k; deltas train, too, and times on a
-quarter of it. With --data cifar it is Split-CIFAR-10 (JPEG files of EDGEKIT_SHARED, 200 pictures of each class) with a
+quarter of it. With --data cifar it is Split-CIFAR-10 (JPEG files of EDGEKIT_SHARED, 150 pictures of each class) with a
 small ResNet.
 
 For each arm the learning rate is chosen on pictures that are held out of the training pictures: all with one seed, the
@@ -126,12 +126,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, help="pictures of each class to train on; a folder for each")
     parser.add_argument("--arm", choices=list(ARMS), action="append", help="only these")
     parser.add_argument("--float32", action="store_true", help="no bfloat16 in training")
+    parser.add_argument("--rate", type=float, action="append", help="try only these")
+    parser.add_argument("--clip", type=float, help="the largest norm of the gradient; a folder for each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     setup = SETUPS[options.data]
-    if options.float32:
-        setup = setup._replace(recipe=msgspec.structs.replace(setup.recipe, bfloat16=False))
+    setup = setup._replace(recipe=msgspec.structs.replace(
+        setup.recipe, clip=options.clip, bfloat16=setup.recipe.bfloat16 and not options.float32),
+        rates=tuple(options.rate or setup.rates))
     pictures = options.train or setup.pictures
     if options.table:
         print(report.table(report.read_rows(options.out, Row)))
@@ -140,11 +143,11 @@ def main() -> None:
     elif options.times:
         # a quarter is enough: every arm takes as many steps of it
         data = setup.stream(options.train or pictures // 4, False)
-        print(times(options.out, lambda name, short: setup.learner(TIMED[name], short, setup.rates[0], 0), data,
+        print(times(options.out, lambda name, short: setup.learner(TIMED[name], short, 0.05, 0), data,
                     options.arm or list(TIMED)))
     elif options.deltas:
         data = setup.stream(pictures, False)
-        print(deltas(options.out, data, lambda name: setup.learner(ARMS[name], data, setup.rates[1], 0)))
+        print(deltas(options.out, data, lambda name: setup.learner(ARMS[name], data, 0.1, 0)))
     else:
         _train(setup, options.out, options.arm or list(ARMS), options.seeds or setup.seeds, pictures)
 

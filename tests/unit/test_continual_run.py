@@ -139,6 +139,19 @@ def test_live_channels_are_a_multiple_that_engines_like() -> None:
     assert widths == [(8, 16, 80), (9, 18, 88), (8, 16, 80)], "a task begins with more, which it gives back"
 
 
+def test_a_clipped_step_is_no_longer_than_allowed() -> None:
+    small = network("cnn")
+    before = torch.cat([value.detach().flatten().clone() for value in small.parameters()])
+    recipe = ContinualRecipe(epochs=1, batch=24, learning_rate=0.5, clip=0.01, buffer=8)
+    learner = Learner(small, patterns(), recipe)
+    learner.run()
+    moved = torch.cat([value.detach().flatten() for value in small.parameters()]) - before
+    steps = 2 * 2  # tasks of 48 samples
+    assert 0 < float(moved.norm()) <= steps * 0.5 * 0.01 * 1.001
+    with pytest.raises(BadRecipe, match="clipped to 0"):
+        ContinualRecipe(clip=0.0)
+
+
 def test_bfloat16_is_for_the_steps_only() -> None:
     losses = []
     for low in (False, True):

@@ -147,7 +147,7 @@ class Learner:
         return EpochNote(number, epoch, mean, len(self._removal.kept), self.density, self.meter.paper, self.meter.full)
 
     def _step(self, task: Task, number: int, chosen: Tensor) -> float:
-        """Forward, loss, backward, gradient mask, SGD, weight mask, buffer: the order of the authors' code."""
+        """Forward, loss, backward, gradient mask, clip, SGD, weight mask, buffer: the order of the authors' code."""
         recipe, network = self.recipe, self.state.network
         images, labels = task.train_images[chosen], task.train_labels[chosen]
         replays = [self._buffer.draw(recipe.replay_batch) for _ in range(recipe.replays if number else 0)]
@@ -167,6 +167,8 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         selecting = self._gradients.apply(network, self.state.alive)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         self._optimizer.step()
         self.state.after_step()
         self.meter.step(len(labels), sum(len(replay.labels) for replay in replays), selecting)

@@ -87,7 +87,8 @@ class ContinualRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ``base``: "er" (replay of labels), "derpp" (DER++, arXiv 2004.07211: labels and the logits at insertion) or "none".
     ``buffer``: samples that are kept for replay. ``alpha``, ``beta``: weights of the logits' and the labels' part.
     ``epochs``: for each task; ``steps``: at most that many batches of each task. ``task_classes_only``: the loss of the
-    current batch is over the classes of its task only. SGD with ``learning_rate``, constant. ``augment``: random
+    current batch is over the classes of its task only. SGD with ``learning_rate``, constant. ``clip``: the
+    largest norm of the gradient; without BatchNorm the logits' part can spike. ``augment``: random
     shifts, and flips, of what is trained on; the buffer holds what was not augmented. ``bfloat16``: training steps run
     the network in bfloat16 where autocast allows it; weights, losses, importance and the buffer's logits are float32.
     """
@@ -102,6 +103,7 @@ class ContinualRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     replay_batch: int = 32
     learning_rate: float = 0.03
     momentum: float = 0.0
+    clip: float | None = None
     augment: Literal["none", "shift", "shift_flip"] = "none"
     task_classes_only: bool = True
     bfloat16: bool = False
@@ -116,6 +118,8 @@ class ContinualRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                             f"{self.replay_batch}, the rate {self.learning_rate}.", "Each must be above 0.")
         if self.base != "none" and self.buffer < 1:
             raise BadRecipe(f"Replay needs a buffer; it has {self.buffer} samples.", "Give 1 at least, or base none.")
+        if self.clip is not None and not self.clip > 0:
+            raise BadRecipe(f"The gradient is clipped to {self.clip}.", "Give a norm above 0, or none.")
         if not 0 <= self.momentum < 1 or min(self.alpha, self.beta) < 0:
             raise BadRecipe(f"Momentum is {self.momentum}, alpha {self.alpha}, beta {self.beta}.",
                             "Momentum lies in [0, 1), the others are not negative.")
