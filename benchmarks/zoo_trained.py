@@ -3,7 +3,7 @@
     python -m benchmarks.zoo_trained [NET ...] --out RUNS      about half a minute of CPU a network
     python -m benchmarks.zoo_trained --out RUNS --table
 
-Networks are narrower where they would take too long, and all train for 120 steps of 32 digits with AdamW, so some know
+Networks are narrower where they would take too long, and all train for 240 steps of 32 digits with AdamW, so some know
 less than they could; nothing is tuned. The U-Net marks the digit's pixels. Each is converted to LiteRT. Two files are
 judged on 1,000 test digits: everything int8 as the quantizer begins, and what its search finds, which is the fastest
 file that loses half a point at most and gives 98 % of the float file's answers on 256 training digits that were not
@@ -43,8 +43,8 @@ __all__ = ["NETS", "Digits", "Judged", "Row", "judged", "main", "prepared", "tra
 NETS = {"ghostnet_100": 1.0, "c_ghost_resnet56": 0.5, "g_ghost_regnet_032": 0.5, "levit_128s": 1.0,
         "mobilenet_v2_100": 1.0, "mobilenet_v3_small_100": 1.0, "mobilenet_v3_large_100": 1.0,
         "efficientnet_lite0": 1.0, "convnext_atto": 0.5, "deit_tiny": 0.67, "resnet18": 0.5, "resnet50": 0.25,
-        "resnet20_cifar": 0.5, "shufflenet_v2_100": 1.0, "unet_16": 0.25, "mca_tiny": 0.5}
-_BATCH, _PASSES, _PASS_STEPS = 32, 3, 40
+        "resnet20_cifar": 1.0, "shufflenet_v2_100": 1.0, "unet_16": 0.25, "mca_tiny": 0.5}
+_BATCH, _PASSES, _PASS_STEPS = 32, 3, 80
 _TRAINED_ON, _CHOOSING, _TEST = _BATCH * _PASSES * _PASS_STEPS, 256, 1000
 _MEAN, _STD, _INK, _NOISE = 33.3, 78.6, 127, 40
 _GOAL = Goal(max_drop_points=0.5, min_agreement=0.98, min_sqnr_db=25.0, max_seconds=15.0)
