@@ -19,7 +19,7 @@ __all__ = ["ARMS", "SETUPS", "TIMED", "Arm", "Setup", "cifar_stream"]
 
 _BATCH = 32
 #: pictures of each class that settings are chosen on; none of them is trained on
-_CIFAR_HELD_OUT = 200
+_CIFAR_HELD_OUT = 100
 _REMOVAL, _GRADIENTS = RemovalRecipe(share=0.3, every=1, rounds=3), GradientRecipe()
 
 
@@ -96,7 +96,7 @@ class Setup(NamedTuple):
 
 
 def cifar_stream(pictures: int, held_out: bool) -> Stream:
-    """Split-CIFAR-10 of JPEG files: the first ``pictures`` of each class, and 5,000 test or 2,000 held-out ones."""
+    """Split-CIFAR-10 of JPEG files: the first ``pictures`` of each class, and 5,000 test or 1,000 held-out ones."""
     images, labels = photographs("cifar10_jpeg.npz", "train_", 12 * (pictures + _CIFAR_HELD_OUT) + 500)
     places = [np.flatnonzero(labels == each) for each in range(10)]
     chosen = [np.concatenate([each[start:start + count] for each in places])
@@ -115,5 +115,5 @@ SETUPS: dict[str, Setup] = {
                    compared_rates=2, seeds=5, pictures=400),
     "cifar": Setup(lambda: SmallResNet(stages=(32, 64, 128), stride=2), (3, 32, 32), cifar_stream,
                    ContinualRecipe(epochs=6, batch=_BATCH, augment="shift_flip", bfloat16=True), (0.05, 0.15),
-                   compared_rates=1, seeds=3, pictures=200),
+                   compared_rates=1, seeds=3, pictures=150),
 }
