@@ -7,7 +7,8 @@ import msgspec
 from benchmarks.stages import Result, misses, section
 
 GOOD = Result("lite0", "fp32", 105, 100, 109, 100, {128: 4.0, 224: 10.0},
-              {128: (1.0, 2.0, 3.0, 4.1), 224: (2.0, 5.0, 8.0, 10.2)}, {128: 4.11, 224: 10.25}, (4096, 2048),
+              {128: (1.0, 2.0, 3.0, 4.1), 224: (2.0, 5.0, 8.0, 10.2)}, {128: 4.05, 224: 10.2},
+              {128: 4.11, 224: 10.25}, (4096, 2048),
               {"one network at 224": (40.0, 30.0)})
 
 
@@ -28,5 +29,5 @@ def test_each_bar_is_seen_to_be_missed() -> None:
 
 def test_the_tables_hold_every_figure() -> None:
     text = " ".join(section([GOOD]).split())
-    for figure in ("1.050", "1.090", "| 4, 2 |", "10.200", "1.020", "10.250", "1.025", "| 40.0 | 30.0 |"):
+    for figure in ("1.050", "1.090", "| 4, 2 |", "10.200", "1.020", "0.050", "1.025", "| 40.0 | 30.0 |"):
         assert figure in text
