@@ -42,6 +42,7 @@ from edgekit.errors import EdgeKitError, EngineError
 from edgekit.planning import store_plan
 from edgekit.recipe import ConvertRecipe
 from edgekit.runtime import RuntimeOptions, load
+from edgekit.runtime.adaptive import AdaptiveRuntime
 from edgekit.runtime.engines.litert import LiteRTSession
 from edgekit.runtime.stages import StagedNetwork
 
