@@ -61,7 +61,7 @@ def test_a_smaller_network_is_written_rebuilt_and_exported(cli: Cli, folder: Pat
     for name in ("again.onnx", "small.onnx"):
         session = onnxruntime.InferenceSession(folder / name)
         answers.append(session.run(None, {session.get_inputs()[0].name: image})[0])
-    assert np.allclose(*answers, atol=1e-4)
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
     told = cli("profile", "small.onnx", "--device", "raspberry-pi-4", "--json")
     assert json.loads(told.stdout)["macs"] == after["macs"]
 
