@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekit.compress.allocate import Fit, fit_curve, rates
 from edgekit.compress.couplings import Product
 from edgekit.compress.recipe import CompressRecipe
-from edgekit.compress.resize import Removal, merged, shrink, split, splittable
+from edgekit.compress.resize import Removal, merged, shrink, split, splittable, tensor_of
 from edgekit.compress.structure import Key, Structure, structure
 from edgekit.compress.units import Job, Reader, Remover, State, rounded
 from edgekit.errors import BadRecipe
@@ -217,7 +217,7 @@ def _jobs(network: nn.Module, found: Structure, gradients: Mapping[str, Tensor])
 def _reader(network: nn.Module, product: Product, gradients: Mapping[str, Tensor], places: Tensor, complete: bool,
             pixels: int) -> Reader:
     """``places``: (channels, n) input positions of the layer."""
-    weight = network.get_parameter(product.weight).detach().double()
+    weight = tensor_of(network, product.weight).detach().double()
     gradient = gradients.get(product.weight, torch.zeros_like(weight)).double()
     shaped = []
     for tensor in (weight, gradient**2):

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from edgekit.compress.labels import Positions
 from edgekit.errors import BadModel, UnknownName
 
-__all__ = ["Removal", "halve", "merged", "put", "shrink", "split", "splittable"]
+__all__ = ["Removal", "halve", "merged", "put", "shrink", "split", "splittable", "tensor_of"]
 
 Layer = nn.Linear | nn.Conv2d
 Removal = Mapping[tuple[str, int], Positions]
@@ -33,7 +33,7 @@ def shrink(network: nn.Module, removal: Removal) -> None:
     """Take the positions of ``removal`` out of the parameters and buffers of ``network``. Raises UnknownName."""
     smaller: dict[str, Tensor] = {}
     for (name, axis), gone in removal.items():
-        tensor = smaller[name] if name in smaller else _tensor(network, name)
+        tensor = smaller[name] if name in smaller else tensor_of(network, name)
         kept = np.setdiff1d(np.arange(tensor.shape[axis]), gone)
         smaller[name] = tensor.detach().index_select(axis, torch.from_numpy(kept))
     put(network, smaller)
@@ -43,7 +43,7 @@ def put(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Replace parameters and buffers by ones of other sizes; the modules' own numbers follow. Raises UnknownName."""
     touched = {}
     for name, tensor in tensors.items():
-        old = _tensor(network, name)
+        old = tensor_of(network, name)
         folder, _, own = name.rpartition(".")
         module = touched[folder] = network.get_submodule(folder)
         if isinstance(old, nn.Parameter):
@@ -109,7 +109,8 @@ def _layer(network: nn.Module, name: str) -> Layer:
     return found
 
 
-def _tensor(network: nn.Module, name: str) -> Tensor:
+def tensor_of(network: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer ``name``: some networks compute with a constant as if it were a weight."""
     folder, _, own = name.rpartition(".")
     try:
         tensor = getattr(network.get_submodule(folder), own)

@@ -50,7 +50,7 @@ class PadShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         picks = functional.pad(torch.eye(cin), (0, 0, (cout - cin) // 2, (cout - cin + 1) // 2))
-        self.register_buffer("picks", picks[:, :, None, None], persistent=False)
+        self.register_buffer("picks", picks[:, :, None, None])  # saved, so that a pruned one can be read back
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.picks, stride=self.stride)
