@@ -92,7 +92,7 @@ def test_this_machine_gets_a_profile_that_predicts(cli: Cli, small_onnx: Path, t
     measured = json.loads(cli("bench", small_onnx, "--runs", "30", "--json").stdout)["results"][0]["cpu_ms"]["median"]
     # wide: 25 s are short, and the load of a shared machine changes between the fit and the measurement
     assert 1 / 10 < predicted["latency_ms"] / measured < 10
-    assert not predicted["findings"]
+    assert all("unlike any that was timed" in each for each in predicted["findings"]), "25 s may not reach every kind"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
