@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.methods_data import Conv, Residual
 from edgekit.adaptive import AdaptiveRecipe, build_adaptive, export_exits
 from edgekit.artifacts import Array
 from edgekit.demo_digits import draw_canvases
@@ -37,29 +38,13 @@ _COUNT, _BATCH, _EVALUATED, _CALIBRATION = 16_000, 128, 2000, 128
 _EXITS = ("3", "6")
 
 
-class _Conv(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs),
-                         nn.ReLU(inplace=True))
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = _Conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = x + self.conv(x)
-        return found
-
-
 def network(seed: int) -> MultiExit:
     """The untrained network, float32 (N, 1, side, side) -> three (N, 10)."""
     torch.manual_seed(seed)
     a, b, c, d = 24, 48, 96, 160
     backbone = nn.Sequential(
-        _Conv(1, a, 2), _Residual(a), _Conv(a, b, 2), _Residual(b), _Residual(b), _Conv(b, c, 2), _Residual(c),
-        _Residual(c), _Conv(c, d, 2), _Residual(d), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 10))
+        Conv(1, a, 2), Residual(a), Conv(a, b, 2), Residual(b), Residual(b), Conv(b, c, 2), Residual(c),
+        Residual(c), Conv(c, d, 2), Residual(d), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 10))
     return MultiExit(backbone, _EXITS, torch.zeros(1, 1, SIDES[-1], SIDES[-1]), ExitRecipe(head_width=64, head_convs=1))
 
 

@@ -57,7 +57,8 @@ class Saving:
     """The part of the hull's time that is saved at equal accuracy on data that the choice did not see.
 
     ``low`` and ``high`` are the 10 % and 90 % quantiles over blind halves, which overlap: a spread, no interval.
-    ``gain``, ``gain_low``: the accuracy above the hull's in equal time, its mean and 10 % quantile.
+    ``gain``, ``gain_low``: the accuracy above the hull's in equal time, its mean and 10 % quantile. ``slack``: what was
+    taken off the accuracy of adaptive routes, a fraction.
     """
 
     mean: float
@@ -65,6 +66,7 @@ class Saving:
     high: float
     gain: float
     gain_low: float
+    slack: float
 
     @property
     def sure(self) -> bool:
@@ -91,19 +93,19 @@ def _p95(trials: Trials) -> Floats:
     return np.asarray(np.array(trials.costs)[last], np.float64)
 
 
-def choose_default(table: Table, recipe: PlanRecipe, slack: float) -> int:
-    """The row for the objective, on all the data; ``slack`` is a fraction, not points.
+def choose_default(table: Table, recipe: PlanRecipe, saving: Saving) -> int:
+    """The row for the objective, on all the data; ``saving``: of ``measure_saving``.
 
     A fixed row wins where an adaptive one is not better after its slack. Without a budget to fill it also wins where
     what adaptive rows save against the hull on blind halves may be chance: what is cheaper than one fixed point may
     still be dearer than two mixed at random. Raises BudgetImpossible.
     """
     accuracy, ms = table.whole
-    if recipe.budget_ms is None and not measure_saving(table, recipe, slack).sure:
+    if recipe.budget_ms is None and not saving.sure:
         steady = _pick(table, np.where(table.fixed, accuracy, -np.inf), ms, recipe)
         assert steady is not None  # the most accurate fixed row loses nothing against itself
         return steady
-    found = _pick(table, accuracy - slack * ~table.fixed, ms, recipe)
+    found = _pick(table, accuracy - saving.slack * ~table.fixed, ms, recipe)
     if found is None:
         times = ms if recipe.budget_on == "mean" else table.p95_ms
         assert recipe.budget_ms is not None
@@ -169,7 +171,8 @@ def measure_saving(table: Table, recipe: PlanRecipe, slack: float) -> Saving:
         gained.append(float(unseen[row]) - float(hull.accuracy_at(max(unseen_ms[row], hull.ms[0]))))
     values, gains = np.array(saved or [0.0]), np.array(gained or [0.0])
     low, high = np.quantile(values, (0.1, 0.9))
-    return Saving(float(values.mean()), float(low), float(high), float(gains.mean()), float(np.quantile(gains, 0.1)))
+    return Saving(float(values.mean()), float(low), float(high), float(gains.mean()), float(np.quantile(gains, 0.1)),
+                  slack)
 
 
 def _halves(table: Table, seed: int) -> Iterator[tuple[tuple[Floats, Floats], tuple[Floats, Floats]]]:

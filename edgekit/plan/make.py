@@ -14,6 +14,7 @@ from edgekit.bundle.adaptive import Gate, Plan, Promise, Route, Step
 from edgekit.errors import BadRecipe
 from edgekit.plan.candidates import Trials, fixed_hull, try_all
 from edgekit.plan.choose import (
+    Saving,
     Table,
     choose_default,
     choose_routes,
@@ -91,7 +92,8 @@ def _wishes(recipe: PlanRecipe) -> dict[str, Any]:
 def _planned(bench: Workbench, trials: list[Trials], table: Table, recipe: PlanRecipe) -> Planned:
     observations = bench.observations
     slack = measure_slack(table, recipe) if recipe.slack is None else recipe.slack / 100
-    default = choose_default(table, recipe, slack)
+    saving = measure_saving(table, recipe, slack)
+    default = choose_default(table, recipe, saving)
     rows = choose_routes(table, default, slack, recipe.max_routes)
     random = np.random.default_rng(recipe.seed)
     routes = tuple(_route(bench, table, trials, row, slack, random) for row in rows)
@@ -99,7 +101,7 @@ def _planned(bench: Workbench, trials: list[Trials], table: Table, recipe: PlanR
         device=observations.device, engine=observations.engine, source=observations.source,
         stage_ms=observations.stage_ms, overhead_ms=observations.overhead_ms, routes=routes,
         default=rows.index(default), objective=recipe.objective,
-        notes=_notes(observations, recipe, trials, table, default, slack),
+        notes=_notes(observations, recipe, trials, table, default, saving),
         ladders_sha256=observations.ladders_sha256,
     )
     return Planned(plan, _fixed_points(trials, random), 100 * slack)
@@ -163,12 +165,12 @@ def _fixed_points(trials: list[Trials], random: np.random.Generator) -> tuple[Fi
 
 
 def _notes(
-    observations: Observations, recipe: PlanRecipe, trials: list[Trials], table: Table, default: int, slack: float
+    observations: Observations, recipe: PlanRecipe, trials: list[Trials], table: Table, default: int,
+    saving: Saving,
 ) -> tuple[str, ...]:
     accuracy, ms = table.whole
     names = [_named(trials[trial].chain) for trial, _ in table.place]
     chosen = trials[table.place[default][0]]
-    saving = measure_saving(table, recipe, slack)
     notes = list(observations.notes)
     if observations.labels is None:
         notes.append("There were no labels: accuracy means agreement with the dearest point.")
@@ -182,12 +184,12 @@ def _notes(
     rival = int(np.where(table.fixed & (ms <= ms[default] * (1 + 1e-9)), accuracy, -np.inf).argmax())
     best = int(np.where(table.fixed, accuracy, -np.inf).argmax())
     notes += [
-        f"The default is {names[default]} by {chosen.measure}: {_percent(accuracy[default] - slack)} promised in "
-        f"{ms[default]:.4g} ms on average. The best fixed point for that time is {names[rival]} with "
+        f"The default is {names[default]} by {chosen.measure}: {_percent(accuracy[default] - saving.slack)} promised "
+        f"in {ms[default]:.4g} ms on average. The best fixed point for that time is {names[rival]} with "
         f"{_percent(accuracy[rival])}; the most accurate one takes {ms[best]:.4g} ms for {_percent(accuracy[best])}.",
         f"Against fixed points mixed at random, {100 * saving.mean:.0f} % of the time is saved at equal accuracy "
         f"({100 * saving.low:.0f} to {100 * saving.high:.0f} % over blind halves).",
-        f"Slack: {100 * slack:.2f} points are taken off what cross-validation says of adaptive routes, "
+        f"Slack: {100 * saving.slack:.2f} points are taken off what cross-validation says of adaptive routes, "
         + ("as measured on blind halves." if recipe.slack is None else "as asked for."),
     ]
     if saving.mean <= 0:
