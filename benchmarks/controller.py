@@ -39,7 +39,7 @@ from edgekit.bundle import Bundle
 from edgekit.bundle.adaptive import Plan, Route
 from edgekit.runtime import AdaptiveRuntime, RuntimeOptions, load
 from edgekit.runtime.adaptive import largest
-from edgekit.runtime.follow import Answer, Walk, follow
+from edgekit.runtime.follow import Answer, Walk, follow_one
 from edgekit.runtime.policy import Policy
 from edgekit.runtime.preprocess import ImageInput
 from edgekit.runtime.stages import Seen, StagedNetwork
@@ -133,20 +133,19 @@ class _Replay:
         self._seen: list[Seen] = []
 
     def answer(self, deadline_ms: float | None) -> Answer:
-        (found,) = follow(Walk(self._route, self._policy.thresholds(self._index), self._advance, lambda _rows: None,
-                               self._next_ms, lambda: self.clock_ms, deadline_ms), 1)
+        found = follow_one(Walk(self._route, self._policy.thresholds(self._index), self._advance, self._next_ms,
+                                lambda: self.clock_ms, deadline_ms))
         self._policy.observe(self._seen)
         return found
 
-    def _advance(self, number: int) -> Array:
-        step = self._route.steps[number]
-        for stage in range(self._done.get(step.ladder, -1) + 1, step.stage + 1):
-            taken = float(self._trace.ms[step.ladder][stage][self.row]) * self._slower
-            self._seen.append((step.ladder, stage, taken))
+    def _advance(self, ladder: int, last: int) -> Array:
+        for stage in range(self._done.get(ladder, -1) + 1, last + 1):
+            taken = float(self._trace.ms[ladder][stage][self.row]) * self._slower
+            self._seen.append((ladder, stage, taken))
             self.clock_ms += taken
-        self._done[step.ladder] = step.stage
+        self._done[ladder] = last
         self.clock_ms += self._policy.plan.overhead_ms
-        return self._trace.logits[step.ladder][step.stage][self.row:self.row + 1]
+        return self._trace.logits[ladder][last][self.row:self.row + 1]
 
     def _next_ms(self, step: int) -> float:
         self._policy.observe(self._seen)

@@ -23,7 +23,7 @@ from edgekit.artifacts import Array
 from edgekit.atomic import write_atomically
 from edgekit.runtime.resize import resize
 
-__all__ = ["BLOCKS", "FINAL", "MODEL", "PACK", "SIDES", "read_features"]
+__all__ = ["BLOCKS", "FINAL", "MODEL", "PACK", "SIDES", "read_features", "train_order"]
 
 SIDES = tuple(range(64, 225, 16))
 MODEL = SHARED / "models" / "efficientnet_lite0_dyn.onnx"
@@ -48,8 +48,13 @@ def _session() -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def train_order() -> Array:
+    """The training images in the order in which their features are stored."""
+    return np.random.default_rng(0).permutation(30_000)
+
+
 def _jobs() -> Iterator[tuple[str, Array]]:
-    order = np.random.default_rng(0).permutation(30_000)
+    order = train_order()
     yield from (("val", np.arange(first, first + _FILE)) for first in range(0, 5000, _FILE))
     yield from (("train", order[first:first + _FILE]) for first in range(0, len(order), _FILE))
 

@@ -30,7 +30,7 @@ from edgekit.atomic import write_atomically
 from edgekit.converters.onnx_model import describe
 from edgekit.recipe import Preprocess, QuantRecipe, QuantRule
 
-__all__ = ["EXITS", "build", "network_with_heads"]
+__all__ = ["EXITS", "build", "classifier_rows", "network_with_heads"]
 
 EXITS = (*BLOCKS, "final")
 _HIDDEN, _CLASSES = 512, 200
@@ -49,7 +49,7 @@ def _schedule(exit_name: str, side: int) -> tuple[int, float]:
     return 8, 2e-3 if side < 128 else 8e-4
 
 
-def _classifier_rows() -> tuple[Array, Array]:
+def classifier_rows() -> tuple[Array, Array]:
     """ImageNet's own weights (200, 1280) and biases for the classes of Tiny-ImageNet, in its order."""
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(MODEL).graph.initializer}
     with np.load(SHARED / "data" / "imagenet1k_samples_256.npz") as pack:
@@ -65,7 +65,7 @@ def _network(exit_name: str, width: int, mean: Array, scale: Array) -> nn.Sequen
         return nn.Sequential(drop, nn.Linear(width, _HIDDEN), nn.ReLU(), nn.Dropout(2 * _DROPOUT[exit_name]),
                              nn.Linear(_HIDDEN, _CLASSES))
     linear = nn.Linear(width, _CLASSES)
-    weight, bias = _classifier_rows()
+    weight, bias = classifier_rows()
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight * scale))
         linear.bias.copy_(torch.from_numpy(bias + weight @ mean))

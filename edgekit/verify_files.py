@@ -79,8 +79,9 @@ def _exits(path: str, engine: Engine, index: int, image: Array) -> dict[str, Arr
     try:
         stages = network.ladders[index].stages
         spec = stages[0].inputs[0]
-        walk = Pass(network, {index: to_stored((spec,), {spec.name: image.astype(spec.dtype, copy=False)})[spec.name]})
-        return {stage.logits: np.array(walk.advance(index, number, None)) for number, stage in enumerate(stages)}
+        stored = to_stored((spec,), {spec.name: image.astype(spec.dtype, copy=False)})[spec.name]
+        walk = Pass(network, lambda _ladder: stored)
+        return {stage.logits: np.array(walk.advance(index, number)) for number, stage in enumerate(stages)}
     finally:
         network.close()
 

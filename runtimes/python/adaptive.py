@@ -20,7 +20,7 @@ from edgekit.errors import BadInput, BadRecipe
 from edgekit.runtime.chain import ChainSession, LadderInput, logits_spec
 from edgekit.runtime.classify import Classifier
 from edgekit.runtime.decide import softmax
-from edgekit.runtime.follow import Answer, Walk, follow
+from edgekit.runtime.follow import Answer, Walk, follow, follow_one
 from edgekit.runtime.options import RuntimeOptions
 from edgekit.runtime.policy import Counters, Policy
 from edgekit.runtime.session import Loaded, Runtime, complaint
@@ -83,7 +83,9 @@ class AdaptiveRuntime(Runtime):
         """
         if self._policy is None:
             return super().run(self._alone(x), deadline_ms)
-        return self._follow(self._policy, [x], self._policy.choose(), deadline_ms, time.perf_counter())[0]
+        begin = time.perf_counter()
+        _check_deadline(deadline_ms)
+        return self._run_one(self._policy, x, self._policy.choose(), deadline_ms, begin)
 
     def run_batch(self, xs: Sequence[Inputs], deadline_ms: float | None = None) -> list[Prediction]:
         """The answers for several inputs, on one route; ``deadline_ms`` is for all of them together.
@@ -97,11 +99,13 @@ class AdaptiveRuntime(Runtime):
             return [self.run(x, deadline_ms) for x in xs]
         if not xs:
             return []
+        _check_deadline(deadline_ms)
         index = policy.choose(len(xs))
         packed = len(xs) > 1 and all(
             self._network.takes_batches(step.ladder, step.stage) for step in policy.plan.routes[index].steps)
-        groups = [list(xs)] if packed else [[x] for x in xs]
-        return [each for group in groups for each in self._follow(policy, group, index, deadline_ms, begin)]
+        if packed:
+            return self._run_packed(policy, xs, index, deadline_ms, begin)
+        return [self._run_one(policy, x, index, deadline_ms, begin) for x in xs]
 
     def stream(self, frames: Iterable[Inputs], drop: DropPolicy = "newest", *, size: int = 2,
                deadline_ms: float | None = None) -> Iterator[Streamed]:
@@ -148,8 +152,8 @@ class AdaptiveRuntime(Runtime):
     def exits(self, ladder: int, x: Inputs) -> tuple[Point, ...]:
         """Every exit of a ladder for one input, from the first to the last, all stages run once. Raises as ``run``."""
         seen: list[Seen] = []
-        walk = Pass(self._network, {ladder: self._image(ladder, x)})
-        logits = [walk.advance(ladder, stage, seen) for stage in range(len(self._network.ladders[ladder].stages))]
+        walk = Pass(self._network, lambda each: self._image(each, x), seen)
+        logits = [walk.advance(ladder, stage) for stage in range(len(self._network.ladders[ladder].stages))]
         return tuple(Point(each, ms) for each, (_, _, ms) in zip(logits, seen, strict=True))
 
     def prepared(self, ladder: int, image: Array) -> Array:
@@ -178,33 +182,41 @@ class AdaptiveRuntime(Runtime):
                             "Make one with edgekit plan, or give one: RuntimeOptions(plan=FILE).")
         return self._policy
 
-    def _follow(self, policy: Policy, xs: Sequence[Inputs], index: int, deadline_ms: float | None,
-                begin: float) -> list[Prediction]:
-        if deadline_ms is not None and not deadline_ms > 0:
-            raise BadInput(f"The deadline is {deadline_ms} ms.", "It must be more than 0.")
+    def _run_one(self, policy: Policy, x: Inputs, index: int, deadline_ms: float | None, begin: float) -> Prediction:
         started = time.perf_counter()
         route = policy.plan.routes[index]
-        # The times of a packed batch are not those of the plan, so they say nothing of how slow the device is.
-        seen: list[Seen] | None = [] if len(xs) == 1 else None
-        walker = _Walker(self, xs, route, seen)
+        seen: list[Seen] = []
 
         def next_ms(step: int) -> float:
-            if seen:
-                policy.observe(tuple(seen))
-                seen.clear()
+            policy.observe(tuple(seen))
+            seen.clear()
             return policy.next_ms(index, step)
 
-        answers = follow(
-            Walk(route, policy.thresholds(index), walker.advance, walker.keep, next_ms,
-                 lambda: (time.perf_counter() - begin) * 1e3, deadline_ms), len(xs))
-        if seen:
-            policy.observe(seen)
+        walk = Pass(self._network, lambda ladder: self._image(ladder, x), seen)
+        answer = follow_one(Walk(route, policy.thresholds(index), walk.advance, next_ms,
+                                 lambda: (time.perf_counter() - begin) * 1e3, deadline_ms))
+        policy.observe(seen)
+        found = self._prediction(answer, index, route, deadline_ms, begin)
+        policy.finish(index, (answer,), (found.latency_ms,), deadline_ms)
+        late = None if deadline_ms is None else found.latency_ms > deadline_ms and len(found.steps) > 1
+        policy.judge((time.perf_counter() - started) * 1e3, late)
+        return found
+
+    def _run_packed(self, policy: Policy, xs: Sequence[Inputs], index: int, deadline_ms: float | None,
+                    begin: float) -> list[Prediction]:
+        """The times of a packed batch are not those of the plan, so they say nothing of how slow the device is."""
+        route = policy.plan.routes[index]
+        left = list(xs)
+
+        def keep(rows: npt.NDArray[np.intp]) -> None:
+            left[:] = [left[row] for row in rows]
+            walk.keep(rows)
+
+        walk = Pass(self._network, lambda ladder: np.concatenate([self._image(ladder, x) for x in left]))
+        answers = follow(Walk(route, policy.thresholds(index), walk.advance, lambda step: policy.next_ms(index, step),
+                              lambda: (time.perf_counter() - begin) * 1e3, deadline_ms), keep, len(xs))
         found = [self._prediction(answer, index, route, deadline_ms, begin) for answer in answers]
         policy.finish(index, answers, [each.latency_ms for each in found], deadline_ms)
-        if len(found) == 1:
-            (one,) = found
-            late = None if deadline_ms is None else one.latency_ms > deadline_ms and len(one.steps) > 1
-            policy.judge((time.perf_counter() - started) * 1e3, late)
         return found
 
     def _prediction(self, answer: Answer, index: int, route: Route, deadline_ms: float | None,
@@ -241,27 +253,9 @@ class AdaptiveRuntime(Runtime):
         return x
 
 
-class _Walker:
-    """Brings inputs to the ladders as steps need them, once for each, and keeps what stages leave for later ones."""
-
-    def __init__(self, runtime: AdaptiveRuntime, xs: Sequence[Inputs], route: Route, seen: list[Seen] | None) -> None:
-        """Each stage that runs is added to ``seen``."""
-        self._image = runtime._image
-        self._left = list(xs)
-        self._route = route
-        self._seen = seen
-        self._pass = Pass(runtime._network, {})
-
-    def advance(self, number: int) -> Array:
-        step = self._route.steps[number]
-        if not self._pass.has(step.ladder):
-            images = [self._image(step.ladder, x) for x in self._left]
-            self._pass.add(step.ladder, images[0] if len(images) == 1 else np.concatenate(images))
-        return self._pass.advance(step.ladder, step.stage, self._seen)
-
-    def keep(self, rows: npt.NDArray[np.intp]) -> None:
-        self._left = [self._left[row] for row in rows]
-        self._pass.keep(rows)
+def _check_deadline(deadline_ms: float | None) -> None:
+    if deadline_ms is not None and not deadline_ms > 0:
+        raise BadInput(f"The deadline is {deadline_ms} ms.", "It must be more than 0.")
 
 
 def largest(ladders: Sequence[Ladder]) -> int:

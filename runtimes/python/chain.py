@@ -44,7 +44,7 @@ class ChainSession(Session):
         if self._closed:
             raise UserError("The session is closed.", "Load the model again, or run it before closing.")
         ladder, stage = self._point
-        logits = Pass(self._network, {ladder: feeds[self.inputs[0].name]}).advance(ladder, stage, None)
+        logits = Pass(self._network, lambda _ladder: feeds[self.inputs[0].name]).advance(ladder, stage)
         return {self.outputs[0].name: logits}
 
     def _release(self) -> None:

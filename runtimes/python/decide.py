@@ -17,7 +17,7 @@ from edgekit.bundle.adaptive import Gate, Step
 
 __all__ = [
     "Decision", "Floats", "Moment", "Scores", "StopReason", "added", "combine", "confidence", "decide", "gate_features",
-    "softmax",
+    "scores", "softmax",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -73,21 +73,26 @@ def combine(logits: Sequence[Array], weights: Sequence[float]) -> Floats:
 
     ``logits``: one (classes,) array for each step; ``weights``: as many numbers.
     """
-    return np.asarray(added(logits, weights), np.float64)
+    return np.asarray(added([scores(each) for each in logits], weights), np.float64)
 
 
-def added(logits: Sequence[Array], weights: Sequence[float]) -> Scores:
-    """``combine``, in the form that is faster to decide on."""
-    if logits[0].size > _FEW:
-        total = np.multiply(logits[0], weights[0], dtype=np.float64)
-        for each, weight in zip(logits[1:], weights[1:], strict=True):
-            total += np.multiply(each, weight, dtype=np.float64)
+def scores(logits: Array) -> Scores:
+    """Logits (classes,) in double precision, in the form that is faster to decide on."""
+    return logits.tolist() if logits.size <= _FEW else logits.astype(np.float64)
+
+
+def added(found: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    """``combine`` of what ``scores`` gives, in the same form."""
+    weight, first = weights[0], found[0]
+    if not isinstance(first, list):
+        total = first * weight
+        for each, weight in zip(found[1:], weights[1:], strict=True):
+            total += np.multiply(each, weight)
         return total
-    weight = weights[0]
-    found = [weight * score for score in logits[0].tolist()]
-    for each, weight in zip(logits[1:], weights[1:], strict=True):
-        found = [before + weight * score for before, score in zip(found, each.tolist(), strict=True)]
-    return found
+    few = [weight * score for score in first]
+    for each, weight in zip(found[1:], weights[1:], strict=True):
+        few = [before + weight * score for before, score in zip(few, each, strict=True)]
+    return few
 
 
 def confidence(combined: Scores, step: Step, earlier: Scores | None) -> float:
@@ -116,7 +121,7 @@ def _two_likeliest(combined: Scores) -> tuple[float, float]:
         return few[-1] / total, (few[-2] / total if len(few) > 1 else 0.0)
     # few calls of numpy, each of which meets a cold cache
     place = combined.argmax()
-    largest = float(combined[place])
+    largest = combined.item(place)
     if not math.isfinite(largest):
         return math.nan, math.nan
     powers = np.exp(combined - largest)

@@ -78,7 +78,7 @@ class StagedNetwork:
         shape = tuple(side if side > 0 else sides.get(axis, 1 if axis == 0 else -1)
                       for axis, side in enumerate(spec.shape))
         if -1 not in shape:
-            Pass(self, {ladder: np.zeros(shape, spec.dtype)}).advance(ladder, stage, None)
+            Pass(self, lambda _ladder: np.zeros(shape, spec.dtype)).advance(ladder, stage)
 
     def close(self) -> None:
         """Free the engine's memory and close the bundle. Doing so twice is harmless."""
@@ -132,37 +132,35 @@ class StagedNetwork:
 class Pass:
     """Images on their way through the ladders, with all that their stages have left for later ones.
 
-    ``images``: for each ladder that will run, the image's tensor in stored order, for the same images in each.
+    ``image(ladder)`` gives the images' tensor for a ladder, in stored order; it is asked for once, when the ladder
+    first runs. What runs is added to ``seen``.
     """
 
-    def __init__(self, network: StagedNetwork, images: Mapping[int, Array]) -> None:
+    def __init__(self, network: StagedNetwork, image: Callable[[int], Array], seen: list[Seen] | None = None) -> None:
         self._network = network
-        self._known = {ladder: {network.ladders[ladder].stages[0].inputs[0].name: array}
-                       for ladder, array in images.items()}
-        self._done = dict.fromkeys(images, -1)
+        self._image = image
+        self._seen = seen
+        self._known: dict[int, dict[str, Array]] = {}
+        self._done: dict[int, int] = {}
 
-    def add(self, ladder: int, image: Array) -> None:
-        """Another ladder's image."""
-        self._known[ladder] = {self._network.ladders[ladder].stages[0].inputs[0].name: image}
-        self._done[ladder] = -1
-
-    def has(self, ladder: int) -> bool:
-        """Whether the ladder's image is known."""
-        return ladder in self._known
-
-    def advance(self, ladder: int, stage: int, seen: list[Seen] | None) -> Array:
+    def advance(self, ladder: int, stage: int) -> Array:
         """The logits (images, classes) of a stage, after running those before it that have not run.
 
-        What runs is added to ``seen``. Raises EngineError; stages that ran before the failing one need not run again.
+        Raises EngineError, and what ``image`` raises; stages that ran before the failing one need not run again.
         """
-        known = self._known[ladder]
+        network, seen = self._network, self._seen
+        stages = network.ladders[ladder].stages
+        known = self._known.get(ladder)
+        if known is None:
+            known = self._known[ladder] = {stages[0].inputs[0].name: self._image(ladder)}
+            self._done[ladder] = -1
         for number in range(self._done[ladder] + 1, stage + 1):
             begin = time.perf_counter()
-            known |= self._network.execute(ladder, number, known)
+            known |= network.execute(ladder, number, known)
             if seen is not None:
                 seen.append((ladder, number, (time.perf_counter() - begin) * 1e3))
             self._done[ladder] = number
-        return known[self._network.ladders[ladder].stages[stage].logits]
+        return known[stages[stage].logits]
 
     def keep(self, rows: npt.NDArray[np.intp]) -> None:
         """Go on with these images only."""

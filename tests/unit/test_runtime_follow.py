@@ -11,7 +11,7 @@ from edgekit.artifacts import Array
 from edgekit.bundle.adaptive import Promise, Route, Step
 from edgekit.errors import BadInput, EngineError
 from edgekit.runtime.decide import combine
-from edgekit.runtime.follow import Answer, Walk, follow
+from edgekit.runtime.follow import Answer, Walk, follow, follow_one
 
 SURE, UNSURE = [9.0, 0.0], [0.1, 0.0]
 
@@ -32,11 +32,11 @@ class Stages:
         self.ran: list[tuple[int, int]] = []
         self.rows = list(range(len(steps[0]))) if not isinstance(steps[0], Exception) else [0]
 
-    def advance(self, number: int) -> Array:
-        found = self.steps[number]
+    def advance(self, _ladder: int, stage: int) -> Array:
+        found = self.steps[stage]
         if isinstance(found, Exception):
             raise found
-        self.ran.append((number, len(self.rows)))
+        self.ran.append((stage, len(self.rows)))
         return np.array([found[row] for row in self.rows], np.float32)
 
     def keep(self, rows: Array) -> None:
@@ -46,8 +46,8 @@ class Stages:
 def walk(stages: Stages, taken: Route, *, elapsed: Callable[[], float] = lambda: 1.0,
          deadline_ms: float | None = None, next_ms: float = 1.0) -> list[Answer]:
     thresholds = [step.threshold for step in taken.steps]
-    return follow(Walk(taken, thresholds, stages.advance, stages.keep, lambda _step: next_ms, elapsed, deadline_ms),
-                  len(stages.rows))
+    outside = Walk(taken, thresholds, stages.advance, lambda _step: next_ms, elapsed, deadline_ms)
+    return [follow_one(outside)] if len(stages.rows) == 1 else follow(outside, stages.keep, len(stages.rows))
 
 
 def test_a_sure_step_ends_the_walk_and_later_ones_do_not_run() -> None:
@@ -76,7 +76,7 @@ def test_a_deadline_stops_before_the_step_that_would_miss_it() -> None:
 def test_the_threshold_that_is_used_is_the_one_given() -> None:
     stages = Stages([[1.0, 0.0]], [SURE])
     taken = route(0.99, None)
-    (answer,) = follow(Walk(taken, (0.4, None), stages.advance, stages.keep, lambda _step: 1.0, lambda: 0.0, None), 1)
+    answer = follow_one(Walk(taken, (0.4, None), stages.advance, lambda _step: 1.0, lambda: 0.0, None))
     assert (answer.step, answer.reason) == (0, "confident")
 
 
