@@ -3,9 +3,9 @@
     python -m benchmarks.lite0_trunk --out RUNS/trunk.onnx        # about 35 minutes of CPU; goes on where it stopped
 
 One set of weights for 64 to 224 pixels: each step takes a resolution, small ones more often, and the loss is that of
-linear heads behind the blocks where exits hang and at the end. The stem and the first blocks stay as they are, and so do
-the statistics of BatchNorm, which are folded into the weights. A tenth of the training images is kept out; how many of
-them each exit answers at four resolutions is printed before and after.
+linear heads behind the blocks where exits hang and at the end. The stem and the first blocks stay as they are, and so
+do the statistics of BatchNorm, which are folded into the weights. A tenth of the training images is kept out; how many
+of them each exit answers at four resolutions is printed after each epoch.
 """
 
 from __future__ import annotations
@@ -132,13 +132,15 @@ class _Training:
 
     def load(self, path: Path) -> None:
         kept = torch.load(path, weights_only=True)
-        for part, state in zip((self.model, self.optimizer, self.schedule), kept["states"], strict=True):
-            part.load_state_dict(state)
+        model, optimizer, schedule = kept["states"]
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.schedule.load_state_dict(schedule)
         self.epochs = kept["epochs"]
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
-        states = [part.state_dict() for part in (self.model, self.optimizer, self.schedule)]
+        states = self.model.state_dict(), self.optimizer.state_dict(), self.schedule.state_dict()
         torch.save({"states": states, "epochs": self.epochs}, buffer)
         write_atomically(path, buffer.getvalue())
 
