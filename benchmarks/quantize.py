@@ -35,9 +35,10 @@ from benchmarks.quantize_report import Point, Row, StockRow, misses, pareto_line
 from edgekit import isolate
 from edgekit.artifacts import LiteRTModel
 from edgekit.atomic import write_atomically
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize import Quality, Search, quantize, read_model, search
-from edgekit.converters.quantize.flatbuffer import name_of, read_tables, with_unique_names, write_tables
+from edgekit.converters.quantize.flatbuffer import name_of, read_tables, with_unique_names
 from edgekit.converters.quantize.speed import compare_speed
 from edgekit.converters.quantize.workbench import Workbench
 from edgekit.errors import BadModel, EdgeKitError
@@ -82,7 +83,7 @@ def _signed(data: bytes) -> bytes:
             entries.append(entry)
         setattr(signature, field, entries)
     tables.signatureDefs = [signature]
-    return write_tables(tables)
+    return pack_model(tables)
 
 
 def run(case: Case, seconds: float = _SECONDS) -> Row:

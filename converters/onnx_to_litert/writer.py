@@ -1,7 +1,6 @@
 """Graphs -> flatbuffer, through the schema's object API.
 
-Weights go in as numpy arrays (bytes and lists cost about a second a megabyte) and every buffer starts at a multiple of
-16 bytes, which the stock ``BufferT.Pack`` does not see to and XNNPACK wants.
+Weights go in as numpy arrays: bytes and lists cost about a second a megabyte.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import numpy as np
 
 from edgekit.artifacts import Array
 from edgekit.converters.onnx_to_litert.graph import Graph, Op, Tensor
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import enum_value, op_version, options_name, schema
 from edgekit.errors import BadModel, InternalError
 
 __all__ = ["SIGNATURE", "write"]
 
 SIGNATURE = "serving_default"
-_ALIGNMENT = 16
-_FILE_IDENTIFIER = b"TFL3"
+_TABLE_BYTES = 80  # of a buffer beside its data
 _SCHEMA_VERSION = 3
 #: flatbuffer offsets are 32-bit and signed
 _MAX_BYTES = 2**31 - 2**20
@@ -40,15 +39,11 @@ def write(signatures: Mapping[str, Graph], metadata: Mapping[str, bytes] | None 
 
     ``metadata``: named blobs that engines pass over. Raises BadModel above 2 GiB.
     """
-    import flatbuffers
-
     writer = _ModelWriter()
     model = writer.model(signatures, metadata or {})
     if writer.constant_bytes > _MAX_BYTES:
         raise BadModel(f"The weights take {writer.constant_bytes} bytes; a .tflite file holds at most 2 GiB.")
-    builder = flatbuffers.Builder(writer.constant_bytes + 512 * writer.op_count + 4096)
-    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
-    return bytes(memoryview(builder.Bytes)[builder.head :])  # Output() would copy once more
+    return pack_model(model)
 
 
 class _ModelWriter:
@@ -57,7 +52,6 @@ class _ModelWriter:
     def __init__(self) -> None:
         self.schema = schema()
         self.constant_bytes = 0
-        self.op_count = 0
         self._buffers = [self.schema.BufferT()]  # buffer 0 is empty by convention
         self._by_content: dict[object, int] = {}
         self._codes: dict[tuple[str, int], int] = {}
@@ -101,11 +95,11 @@ class _ModelWriter:
         if key not in self._by_content:
             little = np.ascontiguousarray(data)
             little = little.astype(little.dtype.newbyteorder("<"), copy=False)
-            buffer = _aligned_buffer(self.schema)
+            buffer = self.schema.BufferT()
             buffer.data = little.reshape(-1).view(np.uint8)
             self._by_content[key] = len(self._buffers)
             self._buffers.append(buffer)
-            self.constant_bytes += data.nbytes + _ALIGNMENT + 64
+            self.constant_bytes += data.nbytes + _TABLE_BYTES
         return self._by_content[key]
 
     def _large_key(self, data: Array) -> object:
@@ -140,7 +134,6 @@ class _SubgraphWriter:
         self.table.outputs = self._indices(graph.outputs)
         self.table.operators = [self._operator(op) for op in graph.ops]
         self.table.tensors = self._tables
-        model.op_count += len(graph.ops)
 
     def signature(self, key: str, index: int) -> Any:
         """The signature over this subgraph's inputs and outputs, by their names."""
@@ -226,21 +219,3 @@ class _SubgraphWriter:
 
     def _type(self, tensor: Tensor) -> Any:
         return getattr(self.model.schema.TensorType, _TENSOR_TYPES[tensor.dtype.name])
-
-
-def _aligned_buffer(s: Any) -> Any:
-    """A ``BufferT`` whose data starts at a multiple of 16 bytes."""
-    buffer = s.BufferT()
-
-    def pack(builder: Any) -> Any:
-        data = buffer.data
-        builder.StartVector(1, data.size, _ALIGNMENT)
-        builder.head -= data.size
-        builder.Bytes[builder.head : builder.head + data.size] = memoryview(data)
-        vector = builder.EndVector()
-        s.BufferStart(builder)
-        s.BufferAddData(builder, vector)
-        return s.BufferEnd(builder)
-
-    buffer.Pack = pack  # the schema's own ``Pack`` goes through ``CreateNumpyVector``, which aligns to one byte
-    return buffer

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from edgekit.artifacts import LiteRTModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.bias import find_shifts, shift_biases
 from edgekit.converters.quantize.engine import InnerValues, input_names
@@ -26,7 +27,6 @@ from edgekit.converters.quantize.flatbuffer import (
     read_model,
     read_tables,
     with_unique_names,
-    write_tables,
 )
 from edgekit.converters.quantize.histogram import RangeFinder
 from edgekit.converters.quantize.rounding import adapt, round_weights
@@ -95,7 +95,7 @@ def quantize(model: LiteRTModel, recipe: QuantRecipe, samples: Samples | None = 
         return made
     tables = read_tables(made.data)
     renamed(tables, recipe.channel_factors)
-    return read_model(write_tables(tables), "The quantized model")
+    return read_model(pack_model(tables), "The quantized model")
 
 
 def float_form(model: LiteRTModel, recipe: QuantRecipe) -> bytes:
@@ -110,7 +110,7 @@ def _made(model: LiteRTModel, recipe: QuantRecipe) -> LiteRTModel:
     tables = read_tables(source)
     if recipe.weight_steps:
         round_weights(tables, bits_of(tables, recipe), recipe.weight_steps)
-        source = write_tables(tables)
+        source = pack_model(tables)
         tables = read_tables(source)
     entries = _entries(tables, recipe)
     data = source
@@ -341,4 +341,4 @@ def _finished(data: bytes, source: Any, recipe: QuantRecipe) -> LiteRTModel:
     shift_biases(tables, recipe.bias_shifts or {})
     if recipe.sparse:
         make_sparse(tables)
-    return read_model(write_tables(tables), "The quantized model")
+    return read_model(pack_model(tables), "The quantized model")

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.engine import InnerValues, input_names
-from edgekit.converters.quantize.flatbuffer import constant_bytes, kind_of, name_of, read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import constant_bytes, kind_of, name_of, read_tables
 from edgekit.converters.quantize.samples import Feeds
 from edgekit.errors import BadRecipe
 
@@ -60,7 +61,7 @@ def _up_to(tables: Any, last: Any) -> bytes:
     number = next(index for index, op in enumerate(subgraph.operators) if op is last)
     subgraph.operators = subgraph.operators[:number + 1]
     subgraph.outputs, tables.signatureDefs = np.array(last.outputs[:1], np.int32), []
-    data = write_tables(tables)
+    data = pack_model(tables)
     subgraph.operators, subgraph.outputs, tables.signatureDefs = kept
     return data
 

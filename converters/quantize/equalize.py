@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.engine import InnerValues
-from edgekit.converters.quantize.flatbuffer import name_of, read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import name_of, read_tables
 from edgekit.converters.quantize.samples import Feeds
 from edgekit.converters.quantize.weighted import Weighted, constant, set_constant, weighted_ops
 from edgekit.errors import BadRecipe
@@ -158,7 +159,7 @@ def equalized(data: bytes, factors: Mapping[str, str]) -> bytes:
             raise BadRecipe(f"The recipe equalises '{name}', which is not a tensor between two layers.",
                             "Use a recipe that was made for this model.")
         _apply(tables, pair, _unpacked(text, _channels(tables, pair.first), name))
-    return write_tables(tables)
+    return pack_model(tables)
 
 
 def _unpacked(text: str, count: int, name: str) -> npt.NDArray[np.float32]:

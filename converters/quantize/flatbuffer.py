@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts import LiteRTModel, Signature
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
-from edgekit.errors import BadModel, MissingExtra
+from edgekit.errors import BadModel
 from edgekit.graph.facts_tflite import describe_tflite
 from edgekit.graph.tflite_check import check_tflite
 
 __all__ = [
     "constant_bytes", "kind_of", "name_of", "open_values", "produced", "read_model", "read_tables",
-    "with_unique_names", "write_tables",
+    "with_unique_names",
 ]
-
-_ALIGNMENT = 16
-_FILE_IDENTIFIER = b"TFL3"
 
 
 def read_model(data: bytes, subject: str = "The model") -> LiteRTModel:
@@ -39,37 +37,6 @@ def read_tables(data: bytes, subject: str = "The model") -> Any:
     if not model.subgraphs:
         raise BadModel(f"{subject} has no graph.", "Obtain the file anew, or convert the model again.")
     return model
-
-
-def write_tables(model: Any) -> bytes:
-    """The bytes of ``model``. Every buffer starts at a multiple of 16 bytes; the same model gives the same bytes."""
-    try:
-        import flatbuffers
-    except ImportError as error:
-        raise MissingExtra.of("flatbuffers", "convert") from error
-    size = 0
-    for buffer in model.buffers:
-        if buffer.data is not None and len(buffer.data):
-            buffer.data = np.ascontiguousarray(buffer.data, np.uint8)
-            buffer.Pack = _aligned_pack(buffer.data)
-            size += buffer.data.size
-    builder = flatbuffers.Builder(size + 4096)
-    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
-    return bytes(memoryview(builder.Bytes)[builder.head :])
-
-
-def _aligned_pack(data: Any) -> Any:
-    def pack(builder: Any) -> Any:
-        s = schema()
-        builder.StartVector(1, data.size, _ALIGNMENT)
-        builder.head -= data.size
-        builder.Bytes[builder.head : builder.head + data.size] = memoryview(data)
-        vector = builder.EndVector()
-        s.BufferStart(builder)
-        s.BufferAddData(builder, vector)
-        return s.BufferEnd(builder)
-
-    return pack  # the schema's own ``Pack`` aligns to one byte
 
 
 def kind_of(model: Any, operator: Any) -> str:
@@ -110,7 +77,7 @@ def with_unique_names(data: bytes) -> bytes:
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
     names = [name_of(tensor) for tensor in tensors]
     if len(set(names)) == len(names):
-        return write_tables(model) if old else data
+        return pack_model(model) if old else data
     used: set[str] = set()
     taken = set(names)
     for tensor, name in zip(tensors, names, strict=True):
@@ -120,7 +87,7 @@ def with_unique_names(data: bytes) -> bytes:
             unique = f"{name}/{number}"
         used.add(unique)
         tensor.name = unique
-    return write_tables(model)
+    return pack_model(model)
 
 
 def produced(model: Any) -> list[int]:
@@ -148,4 +115,4 @@ def open_values(data: bytes) -> tuple[bytes, tuple[str, ...]]:
               if subgraph.tensors[index].type not in odd and not subgraph.tensors[index].isVariable]
     subgraph.outputs = np.array(values, np.int32)
     model.signatureDefs = []
-    return write_tables(model), tuple(name_of(subgraph.tensors[index]) for index in values)
+    return pack_model(model), tuple(name_of(subgraph.tensors[index]) for index in values)

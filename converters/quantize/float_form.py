@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts import LiteRTModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
-from edgekit.converters.quantize.flatbuffer import constant_bytes, kind_of, read_model, read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import constant_bytes, kind_of, read_model, read_tables
 from edgekit.errors import BadModel
 
 __all__ = ["float_form", "quantized_parts"]
@@ -58,7 +59,7 @@ def float_form(model: LiteRTModel, subject: str = "The model") -> LiteRTModel:
     for index, buffer in enumerate(tables.buffers):
         if index not in used:
             buffer.data = None
-    return read_model(write_tables(tables), subject)
+    return read_model(pack_model(tables), subject)
 
 
 def _unfold(tables: Any, subgraph: Any) -> int:

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 
 from edgekit.artifacts import Array, Engine, LiteRTModel, OrtModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.quantize.apply import bits_of, calibrate, float_form, prepare, quantize
 from edgekit.converters.quantize.equalize import EQUALIZED, renamed
-from edgekit.converters.quantize.flatbuffer import read_tables, with_unique_names, write_tables
+from edgekit.converters.quantize.flatbuffer import read_tables, with_unique_names
 from edgekit.converters.quantize.plan import Graph, Plan, bases, flips, left_out, look_at
 from edgekit.converters.quantize.quality import MAX_DB, Noise
 from edgekit.converters.quantize.rounding import adapt
@@ -327,7 +328,7 @@ class Workbench:
         assert isinstance(self.model, LiteRTModel)
         tables = read_tables(float_form(self.model, recipe))
         renamed(tables, recipe.channel_factors)
-        found = sensitivity(write_tables(tables), data, self.samples)
+        found = sensitivity(pack_model(tables), data, self.samples)
         return tuple(msgspec.structs.replace(layer, tensor=layer.tensor.removesuffix(EQUALIZED)) for layer in found)
 
     def why_slow(self, stock: Trial) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.adaptive.shared_tables import share_quantization
 from edgekit.adaptive.stages import Op, StagePlan, plan_stages
 from edgekit.artifacts import LAYOUT_METADATA, LiteRTModel, Signature
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
 from edgekit.converters.quantize.flatbuffer import (
     constant_bytes,
@@ -27,7 +28,6 @@ from edgekit.converters.quantize.flatbuffer import (
     read_model,
     read_tables,
     with_unique_names,
-    write_tables,
 )
 from edgekit.errors import BadModel, BadRecipe
 
@@ -178,7 +178,7 @@ class _File:
         entry.buffer = self._buffer(np.frombuffer(msgspec.json.encode(layouts), np.uint8))
         self._model.metadata = [entry]
         share_quantization(self._model)
-        return write_tables(self._model)
+        return pack_model(self._model)
 
     def _named(self, name: str, index: int) -> Any:
         entry = self._schema.TensorMapT()

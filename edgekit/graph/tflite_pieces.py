@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.schema import schema
-from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_tables
 
 __all__ = ["Piece", "cut_ops", "idle_model"]
 
@@ -181,7 +182,7 @@ def _model(graph: Any, buffers: list[Any], codes: list[Any]) -> bytes:
     model = schema().ModelT()
     model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], buffers, codes
     model.metadata, model.signatureDefs, model.description = [], [], "one op"
-    return write_tables(model)
+    return pack_model(model)
 
 
 def _present(indices: Any) -> list[int]:

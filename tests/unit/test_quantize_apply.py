@@ -8,8 +8,9 @@ import pytest
 from onnx import helper
 
 from edgekit.artifacts import Array, LiteRTModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.quantize import calibrate, open_samples, quantize, read_model
-from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_tables, with_unique_names, write_tables
+from edgekit.converters.quantize.flatbuffer import kind_of, name_of, read_tables, with_unique_names
 from edgekit.converters.quantize.quality import sqnr_db
 from edgekit.errors import BadModel, BadRecipe, UnknownName
 from edgekit.recipe import Precision, QuantRecipe, QuantRule
@@ -192,7 +193,7 @@ def test_tensors_of_equal_names_are_told_apart(model: LiteRTModel) -> None:
     tables = read_tables(model.data)
     for tensor in tables.subgraphs[0].tensors:
         tensor.name = "same"
-    double = read_model(write_tables(tables))
+    double = read_model(pack_model(tables))
     unique = [name_of(t) for t in read_tables(with_unique_names(double.data)).subgraphs[0].tensors]
     assert len(set(unique)) == len(unique)
     made = quantize(double, QuantRecipe((QuantRule("static8"),)), open_samples(images(4), double.inputs))

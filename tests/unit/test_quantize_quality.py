@@ -9,8 +9,9 @@ import pytest
 from onnx import helper
 
 from edgekit.artifacts import Array, LiteRTModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.quantize import Goal, Quality, open_samples, quantize, read_model
-from edgekit.converters.quantize.flatbuffer import read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import read_tables
 from edgekit.converters.quantize.float_form import float_form, quantized_parts
 from edgekit.converters.quantize.notes import about_judgement, about_risk
 from edgekit.converters.quantize.plan import Plan
@@ -100,7 +101,7 @@ def test_a_sample_that_the_engine_refuses_is_said_to_be_at_fault() -> None:
 def test_a_file_without_signature_keeps_its_names_and_is_judged(model: LiteRTModel) -> None:
     tables = read_tables(model.data)
     tables.signatureDefs = []
-    bare = read_model(write_tables(tables))
+    bare = read_model(pack_model(tables))
     stored = images(4).transpose(0, 2, 3, 1)  # the layout was noted for the signature
     made = in_form(bare, "static8", stored)
     assert [spec.name for spec in made.inputs] == [spec.name for spec in bare.inputs]
@@ -179,7 +180,7 @@ def test_a_file_from_before_the_wide_field_of_kinds_is_quantized(model: LiteRTMo
         assert code.deprecatedBuiltinCode == code.builtinCode < 127
         code.builtinCode = 0
     tables.signatureDefs = None
-    old = read_model(write_tables(tables))
+    old = read_model(pack_model(tables))
     assert kinds(old) == kinds(model)
     made = in_form(old, "dynamic8")
     assert quantized_parts(made)

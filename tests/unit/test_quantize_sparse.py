@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.artifacts import Array, LiteRTModel
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.quantize import open_samples, quantize
-from edgekit.converters.quantize.flatbuffer import kind_of, read_model, read_tables, write_tables
+from edgekit.converters.quantize.flatbuffer import kind_of, read_model, read_tables
 from edgekit.converters.quantize.sparse import make_sparse
 from edgekit.converters.quantize.weighted import constant, set_constant, weighted_ops
 from edgekit.errors import BadModel
@@ -28,7 +29,7 @@ def pruned() -> LiteRTModel:
         weights = constant(tables, layer.weights)
         weights[np.abs(weights) < np.quantile(np.abs(weights), 0.9)] = 0
         set_constant(tables, layer.weights, weights)
-    return read_model(write_tables(tables))
+    return read_model(pack_model(tables))
 
 
 def outputs(data: bytes, feeds: dict[str, Array]) -> Array:
@@ -90,7 +91,7 @@ def test_zeros_of_a_pruned_network_stay_zero(pruned: LiteRTModel, rounding: str)
 def test_a_sparse_constant_that_would_be_read_beyond_its_end_is_refused(pruned: LiteRTModel, harm: str) -> None:
     tables = read_tables(pruned.data)
     assert make_sparse(tables)
-    check_tflite(write_tables(tables))
+    check_tflite(pack_model(tables))
     tensor = next(each for each in tables.subgraphs[0].tensors if each.sparsity is not None)
     level = tensor.sparsity.dimMetadata[-1]
     if harm == "index":
@@ -111,7 +112,7 @@ def test_a_sparse_constant_that_would_be_read_beyond_its_end_is_refused(pruned: 
         op = next(op for op in tables.subgraphs[0].operators if kind_of(tables, op) != "DENSIFY")
         op.inputs = np.array([op.inputs[0], index, *op.inputs[2:]], np.int32)
     with pytest.raises(BadModel, match="sparse"):
-        check_tflite(write_tables(tables))
+        check_tflite(pack_model(tables))
 
 
 @settings(max_examples=10, deadline=None)
@@ -121,7 +122,7 @@ def test_any_pattern_of_zeros_comes_back(pruned: LiteRTModel, share: float, seed
     for layer in weighted_ops(tables):
         weights = rng.normal(size=constant(tables, layer.weights).shape).astype(np.float32)
         set_constant(tables, layer.weights, weights * (rng.random(weights.shape) >= share))
-    dense = write_tables(tables)
+    dense = pack_model(tables)
     make_sparse(tables)
     feeds = next(iter(open_samples(images(1), pruned.inputs)))
-    np.testing.assert_array_equal(outputs(write_tables(tables), feeds), outputs(dense, feeds))
+    np.testing.assert_array_equal(outputs(pack_model(tables), feeds), outputs(dense, feeds))

@@ -15,7 +15,7 @@ from edgekit.converters.onnx_model import describe
 from edgekit.converters.onnx_to_litert import SIGNATURE, pack_signatures
 from edgekit.converters.onnx_to_litert import writer as writer_module
 from edgekit.converters.onnx_to_litert.builder import Builder
-from edgekit.converters.onnx_to_litert.graph import FIRST_SYMBOL, Graph, Op, Tensor
+from edgekit.converters.onnx_to_litert.graph import FIRST_SYMBOL, Graph, Op, Quantization, Tensor
 from edgekit.converters.onnx_to_litert.writer import write
 from edgekit.errors import BadModel, InternalError
 from edgekit.recipe import ConvertRecipe
@@ -114,6 +114,19 @@ def test_equal_constants_are_stored_once() -> None:
     graph = adder([small, small.copy(), large, large])
     sizes = [size for _, size in buffers_of(write({SIGNATURE: graph}))]
     assert sorted(sizes) == [small.nbytes, large.nbytes]
+
+
+def test_equal_scales_and_zero_points_are_stored_once() -> None:
+    channels = 5000
+    graph = adder([weights(4), weights(4)])
+    for number, tensor in enumerate(op.outputs[0] for op in graph.ops):
+        scales = np.full(channels, 0.5 + number, np.float32)
+        tensor.quantization = Quantization(scales, np.zeros(channels, np.int64), 1)
+    data = write({SIGNATURE: graph})
+    assert 2 * 4 * channels + 8 * channels < len(data) < 2 * 4 * channels + 9 * channels
+    kept = [tensor.quantization for tensor in parse(data).subgraphs[0].tensors if tensor.quantization is not None]
+    assert [float(each.scale[-1]) for each in kept] == [0.5, 1.5]
+    assert all(each.zeroPoint.size == channels and not each.zeroPoint.any() for each in kept)
 
 
 def test_constants_that_differ_in_dtype_only_are_not_mixed_up() -> None:
