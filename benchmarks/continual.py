@@ -144,12 +144,12 @@ def main() -> None:
         # a quarter is enough: every arm takes as many steps of it
         data = setup.stream(options.train or pictures // 4, False)
         print(times(options.out, lambda name, short: setup.learner(TIMED[name], short, 0.05, 0), data,
-                    options.arm or list(TIMED)))
+                    options.arm or [name for name in TIMED if name not in ARMS or name in setup.arms()]))
     elif options.deltas:
         data = setup.stream(pictures, False)
         print(deltas(options.out, data, lambda name: setup.learner(ARMS[name], data, 0.1, 0)))
     else:
-        _train(setup, options.out, options.arm or list(ARMS), options.seeds or setup.seeds, pictures)
+        _train(setup, options.out, options.arm or list(setup.arms()), options.seeds or setup.seeds, pictures)
 
 
 if __name__ == "__main__":

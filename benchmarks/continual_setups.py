@@ -47,6 +47,12 @@ def _channels(sparsity: float, multiple: int = 1) -> Arm:
                           samples=32), _REMOVAL)
 
 
+def _convolutions(sparsity: float, dense: tuple[str, ...]) -> Arm:
+    """Channels of all but the ``dense`` groups, few of which are exchanged."""
+    return Arm(MaskRecipe(sparsity=sparsity, unit="channels", multiple=8, whole=dense, every=2, p_intra=0.02,
+                          p_inter=0.0, samples=32), _REMOVAL)
+
+
 #: in the order in which they are trained, for each seed
 ARMS: dict[str, Arm] = {
     "dense": Arm(),
@@ -60,6 +66,7 @@ ARMS: dict[str, Arm] = {
     "channels .25": _channels(0.25),
     "channels .375, by 8": _channels(0.375, 8),
     "channels .5": _channels(0.5),
+    "convolutions .5, by 8": _convolutions(0.5, ("fc1",)),
 }
 
 #: whose times are compared, the first with all others; what removing data alone saves is the second
@@ -82,6 +89,11 @@ class Setup(NamedTuple):
     compared_rates: int
     seeds: int
     pictures: int
+
+    def arms(self) -> dict[str, Arm]:
+        """Those of ``ARMS`` whose dense groups the network has."""
+        groups = self.network().widths.keys()
+        return {name: arm for name, arm in ARMS.items() if arm.masks is None or set(arm.masks.whole) <= groups}
 
     def recipe_of(self, arm: Arm, rate: float, seed: int, samples: int) -> ContinualRecipe:
         """``samples``: of a task, for the number of steps."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.errors import BadInput, BadRecipe
+from edgekit.errors import BadInput, BadRecipe, UnknownName
 from edgekit.train.continual.channels import ChannelMasks
 from edgekit.train.continual.learner import EpochNote, Learner
 from edgekit.train.continual.nets import Resizable, SmallCnn, SmallResNet
@@ -137,6 +137,17 @@ def test_live_channels_are_a_multiple_that_engines_like() -> None:
         assert isinstance(state.network, Resizable)
         widths.append(tuple(state.network.widths.values()))
     assert widths == [(8, 16, 80), (9, 18, 88), (8, 16, 80)], "a task begins with more, which it gives back"
+
+
+def test_groups_of_channels_can_be_left_whole() -> None:
+    masks = MaskRecipe(sparsity=0.5, unit="channels", multiple=8, whole=("fc1",), every=1, p_intra=0.06, p_inter=0.06)
+    state = ChannelMasks(SmallCnn(), masks, 4, torch.Generator().manual_seed(0))
+    for epoch in (0, 1):
+        state.begin_epoch(1, epoch, lambda net: dict(net.named_parameters()))
+    assert isinstance(state.network, Resizable)
+    assert state.network.widths == {"conv1": 8, "conv2": 16, "fc1": 128}
+    with pytest.raises(UnknownName, match="conv1, conv2, fc1"):
+        ChannelMasks(SmallCnn(), msgspec.structs.replace(masks, whole=("fc2",)), 4, torch.Generator())
 
 
 def test_a_clipped_step_is_no_longer_than_allowed() -> None:

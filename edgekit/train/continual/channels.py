@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgekit.errors import UnknownName
 from edgekit.train.continual.masks import Dense, Importance, drop_least, grow_random, target_density
 from edgekit.train.continual.nets import Axis, Resizable
 from edgekit.train.continual.recipe import MaskRecipe
@@ -49,9 +50,14 @@ def _picked(value: Tensor, axes: tuple[Axis, ...], alive: Mapping[str, Tensor]) 
 
 
 class ChannelMasks(Dense):
-    """A mask for the channels of each group of ``network``; ``self.network`` is the small one that is trained."""
+    """A mask for the channels of each group of ``network``; ``self.network`` is the small one that is trained.
+
+    Raises UnknownName where the recipe leaves a group whole that the network does not have.
+    """
 
     def __init__(self, network: Resizable, recipe: MaskRecipe, epochs: int, random: torch.Generator) -> None:
+        if unknown := [name for name in recipe.whole if name not in network.widths]:
+            raise UnknownName.of("group of channels", unknown[0], list(network.widths))
         self._full = network
         self._store = {name: value.detach().clone(memory_format=torch.contiguous_format)
                        for name, value in network.state_dict().items()}
@@ -83,6 +89,8 @@ class ChannelMasks(Dense):
     def _count(self, group: str, more: float = 0.0) -> int:
         """Channels that are alive in ``group``, and the part ``more`` of all of its channels above that (or below)."""
         width, multiple = self._full.widths[group], self._recipe.multiple
+        if group in self._recipe.whole:
+            return width
         alive = round((1 - self._recipe.sparsity) * width)
         aligned = alive // multiple * multiple or min(multiple, width)
         return max(1, aligned + round(more * width))

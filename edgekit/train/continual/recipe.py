@@ -16,6 +16,7 @@ class MaskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``sparsity``: the part of each prunable tensor (or, with ``unit`` "channels", of each group of channels) that is
     masked. ``multiple``: live channels of a group are rounded down to a multiple, since engines compute them in blocks.
+    ``whole``: groups of channels that are not masked: those that cost little time but are worth much.
     Every ``every`` epochs the part ``p_intra`` with the least importance is dropped and as much is grown at random;
     a later task starts with ``p_inter`` more, which is removed after ``every`` epochs. After ``until`` of a task's
     epochs the mask stays. ``dynamic`` False: the start mask stays for good. ``start``: which weights are kept at
@@ -27,6 +28,7 @@ class MaskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sparsity: float = 0.9
     unit: Literal["weights", "channels"] = "weights"
     multiple: int = 1
+    whole: tuple[str, ...] = ()
     dynamic: bool = True
     every: int = 5
     p_intra: float = 0.01
