@@ -1,10 +1,11 @@
-"""What the frozen EfficientNet-Lite0 makes of Tiny-ImageNet at every resolution, pooled over space, for training heads.
+"""What EfficientNet-Lite0 makes of Tiny-ImageNet at every resolution, pooled over space, for training heads.
 
-    python -m benchmarks.lite0_features --out FEATURES [--lane 0 --lanes 2]
+    python -m benchmarks.lite0_features --out FEATURES [--lane 0 --lanes 2] [--trunk RUNS/trunk.onnx]
 
 64 to 224 pixels in steps of 16, with the runtime's own resizing; blocks 12 to 15 and the last features. One file of
 1,000 images each, FEATURES/val_00.npz and on (5,000 images), then train_05.npz and on (30,000 in a random order);
-about 50 seconds for each on one thread, 3 GB in all. ``--lanes`` divides the files among several processes.
+about 50 seconds for each on one thread, 3 GB in all. ``--lanes`` divides the files among several processes. Without
+``--trunk`` (``benchmarks.lite0_trunk``) it is the network with its ImageNet weights.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ FINAL = "/Reshape_output_0"
 _FILE, _BATCH = 1000, 8
 
 
-def _session() -> Any:
+def _session(trunk: Path) -> Any:
     import onnxruntime
 
-    model = onnx.load(MODEL)
+    model = onnx.load(trunk)
     for name, tensor in BLOCKS.items():
         model.graph.node.append(onnx.helper.make_node("GlobalAveragePool", [tensor], [name]))
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -92,9 +93,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lane", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--trunk", type=Path, default=MODEL)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    session = _session()
+    session = _session(arguments.trunk)
     with np.load(PACK) as pack:
         data = {split: tuple(pack[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
                 for split in ("train", "val")}

@@ -3,9 +3,11 @@
     python -m benchmarks.lite0_heads train --features FEATURES --seed 0 --out RUNS
     python -m benchmarks.lite0_heads build --heads RUNS/heads0.npz --sides 64,96,128,160,192,224 -o RUNS/lite0.edge
 
-The trunk is frozen, with its ImageNet weights; a head is a hidden layer of 512 on the pooled features of a block, or a
-linear layer on the network's last features that starts from ImageNet's own rows. Every head, of ours and of the fixed
-opponents, is trained in the same way, whose settings were chosen on a tenth of the training images that it did not see.
+The trunk is frozen, with its ImageNet weights or, with ``--trunk`` here and for the features, as
+``benchmarks.lite0_trunk`` has fine-tuned it; a head is a hidden layer of 512 on the pooled features of a block, or a
+linear layer on the network's last features that starts from the network's own rows. Every head, of ours and of the
+fixed opponents, is trained in the same way, whose settings were chosen on a tenth of the training images that it did
+not see.
 """
 
 from __future__ import annotations
@@ -49,37 +51,43 @@ def _schedule(exit_name: str, side: int) -> tuple[int, float]:
     return 8, 2e-3 if side < 128 else 8e-4
 
 
-def classifier_rows() -> tuple[Array, Array]:
-    """ImageNet's own weights (200, 1280) and biases for the classes of Tiny-ImageNet, in its order."""
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(MODEL).graph.initializer}
+def classifier_rows() -> list[int]:
+    """Which of ImageNet's classes those of Tiny-ImageNet are, in its order."""
     with np.load(SHARED / "data" / "imagenet1k_samples_256.npz") as pack:
         place = {wnid: index for index, wnid in enumerate(pack["wnids"].tolist())}
     with np.load(PACK) as pack:
-        rows = [place[wnid] for wnid in pack["wnids"].tolist()]
+        return [place[wnid] for wnid in pack["wnids"].tolist()]
+
+
+def _classifier(trunk: Path) -> tuple[Array, Array]:
+    """The network's own weights (200, 1280) and biases for the classes of Tiny-ImageNet."""
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(trunk).graph.initializer}
+    rows = classifier_rows()
     return weights["_fc.weight"][rows], weights["_fc.bias"][rows]
 
 
-def _network(exit_name: str, width: int, mean: Array, scale: Array) -> nn.Sequential:
+def _network(exit_name: str, own: tuple[Array, Array], mean: Array, scale: Array) -> nn.Sequential:
     drop = nn.Dropout(_DROPOUT[exit_name])
     if exit_name != "final":
-        return nn.Sequential(drop, nn.Linear(width, _HIDDEN), nn.ReLU(), nn.Dropout(2 * _DROPOUT[exit_name]),
+        return nn.Sequential(drop, nn.Linear(len(mean), _HIDDEN), nn.ReLU(), nn.Dropout(2 * _DROPOUT[exit_name]),
                              nn.Linear(_HIDDEN, _CLASSES))
-    linear = nn.Linear(width, _CLASSES)
-    weight, bias = classifier_rows()
+    linear = nn.Linear(len(mean), _CLASSES)
+    weight, bias = own
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight * scale))
         linear.bias.copy_(torch.from_numpy(bias + weight @ mean))
     return nn.Sequential(drop, linear)
 
 
-def _train(exit_name: str, side: int, data: tuple[Array, Array], seed: int) -> list[tuple[Array, Array]]:
+def _train(exit_name: str, side: int, data: tuple[Array, Array], seed: int,
+           own: tuple[Array, Array]) -> list[tuple[Array, Array]]:
     """Layers (weight, bias) that take the features as they are: what normalises them is folded in."""
     torch.manual_seed(seed)
     features, labels = data
     epochs, rate = _schedule(exit_name, side)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-3
     inputs, targets = torch.from_numpy((features - mean) / scale), torch.from_numpy(labels)
-    model = _network(exit_name, features.shape[1], mean, scale)
+    model = _network(exit_name, own, mean, scale)
     steps = epochs * (len(inputs) // _BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
@@ -113,16 +121,17 @@ def _answers(layers: Sequence[tuple[Array, Array]], features: Array) -> Array:
     return values
 
 
-def train(features: Path, seed: int, out: Path, check: bool) -> None:
+def train(features: Path, seed: int, out: Path, check: bool, trunk: Path) -> None:
     """All heads of one seed into ``out``/heads<seed>.npz. ``check``: trained on 9/10, accuracy on the rest printed."""
     labels = read_features(features, "train", "labels").astype(np.int64)
     kept_out = np.arange(len(labels)) % 10 == 0 if check else np.zeros(len(labels), bool)
     arrays: dict[str, Array] = {}
+    own = _classifier(trunk)
     for side in SIDES:
         line = []
         for name in EXITS:
             rows = read_features(features, "train", f"{side}_{name}").astype(np.float32)
-            layers = _train(name, side, (rows[~kept_out], labels[~kept_out]), seed)
+            layers = _train(name, side, (rows[~kept_out], labels[~kept_out]), seed, own)
             for number, (weight, bias) in enumerate(layers):
                 arrays[f"{side}_{name}_w{number}"] = weight.astype(np.float32)
                 arrays[f"{side}_{name}_b{number}"] = bias.astype(np.float32)
@@ -136,9 +145,9 @@ def train(features: Path, seed: int, out: Path, check: bool) -> None:
         write_atomically(out / f"heads{seed}.npz", buffer.getvalue())
 
 
-def network_with_heads(heads: Path, side: int, exits: Sequence[str] = EXITS) -> OnnxModel:
+def network_with_heads(heads: Path, side: int, exits: Sequence[str] = EXITS, trunk: Path = MODEL) -> OnnxModel:
     """Lite0 with the heads of one resolution: image (1, 3, side, side) -> exit0, exit1, ... (1, 200)."""
-    model = onnx.load(MODEL)
+    model = onnx.load(trunk)
     graph = model.graph
     with np.load(heads) as arrays:
         for number, name in enumerate(exits):
@@ -165,7 +174,8 @@ def network_with_heads(heads: Path, side: int, exits: Sequence[str] = EXITS) -> 
     return describe(onnx.shape_inference.infer_shapes(model))
 
 
-def build(heads: Path, sides: Sequence[int], out: Path, precision: str, exits: Sequence[str] = EXITS) -> None:
+def build(heads: Path, sides: Sequence[int], out: Path, precision: str, exits: Sequence[str] = EXITS,
+          trunk: Path = MODEL) -> None:
     """The bundle at ``out``: a ladder of stages for each of ``sides``, "fp32" or "int8"."""
     with np.load(PACK) as pack:
         labels = tuple(dict.fromkeys(pack["words"].tolist()))
@@ -178,7 +188,7 @@ def build(heads: Path, sides: Sequence[int], out: Path, precision: str, exits: S
     if precision == "int8":
         pictures, _ = read_pack(PACK, "train_", 150 * _CLASSES)
         calibration = np.stack(pictures[::len(pictures) // _CALIBRATION][:_CALIBRATION])
-    models = {(side, side): network_with_heads(heads, side, exits) for side in sides}
+    models = {(side, side): network_with_heads(heads, side, exits, trunk) for side in sides}
     build_adaptive(models, out, recipe, calibration=calibration)
 
 
@@ -194,13 +204,14 @@ def main() -> None:
     parser.add_argument("--sides", default=",".join(map(str, SIDES)))
     parser.add_argument("--exits", default=",".join(EXITS))
     parser.add_argument("--precision", choices=["fp32", "int8"], default="int8")
+    parser.add_argument("--trunk", type=Path, default=MODEL)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.action == "train":
-        train(arguments.features, arguments.seed, arguments.out, arguments.check)
+        train(arguments.features, arguments.seed, arguments.out, arguments.check, arguments.trunk)
     else:
         build(arguments.heads, [int(side) for side in arguments.sides.split(",")], arguments.out, arguments.precision,
-              arguments.exits.split(","))
+              arguments.exits.split(","), arguments.trunk)
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ class _Heads(nn.Module):
         self.trunk: Any = load_lite0()
         self.heads = nn.ModuleList(nn.Linear(width, _CLASSES) for width in _WIDTHS)
         self.last = nn.Linear(1280, _CLASSES)
-        weight, bias = classifier_rows()
+        rows = classifier_rows()
         with torch.no_grad():
-            self.last.weight.copy_(torch.from_numpy(weight))
-            self.last.bias.copy_(torch.from_numpy(bias))
+            classifier: Any = self.trunk._fc
+            self.last.weight.copy_(classifier.weight[rows])
+            self.last.bias.copy_(classifier.bias[rows])
         for name, parameter in self.trunk.named_parameters():
             block = int(name.split(".")[1]) if name.startswith("_blocks.") else -1
             parameter.requires_grad_(block >= _FIRST or name.startswith(("_conv_head", "_bn1")))
@@ -180,7 +181,10 @@ def finetune(checkpoint: Path, epochs: int) -> _Heads:
 
 
 def write_onnx(model: _Heads, out: Path) -> None:
-    """The trunk in the graph of ``MODEL``, whose convolutions are in the order in which the trunk runs them."""
+    """The trunk in the graph of ``MODEL``, whose convolutions are in the order in which the trunk runs them.
+
+    The last head replaces the rows of the classifier that are its classes.
+    """
     trunk = model.trunk.to(memory_format=torch.contiguous_format)
     pairs = [(trunk._conv_stem, trunk._bn0)]
     for block in trunk._blocks:
@@ -188,14 +192,24 @@ def write_onnx(model: _Heads, out: Path) -> None:
             pairs.append((block._expand_conv, block._bn0))
         pairs += [(block._depthwise_conv, block._bn1), (block._project_conv, block._bn2)]
     pairs.append((trunk._conv_head, trunk._bn1))
-    graph = onnx.load(MODEL)
-    place = {tensor.name: index for index, tensor in enumerate(graph.graph.initializer)}
-    nodes = [node for node in graph.graph.node if node.op_type == "Conv"]
-    for node, (conv, norm) in zip(nodes, pairs, strict=True):
+    model_proto = onnx.load(MODEL)
+    graph = model_proto.graph
+    place = {tensor.name: index for index, tensor in enumerate(graph.initializer)}
+
+    def put(name: str, value: Tensor) -> None:
+        graph.initializer[place[name]].CopyFrom(numpy_helper.from_array(value.detach().numpy(), name))
+
+    for node, (conv, norm) in zip((node for node in graph.node if node.op_type == "Conv"), pairs, strict=True):
         folded = fuse_conv_bn_eval(conv.eval(), norm.eval())
         for name, value in zip(node.input[1:], (folded.weight, folded.bias), strict=True):
-            graph.graph.initializer[place[name]].CopyFrom(numpy_helper.from_array(value.detach().numpy(), name))
-    write_atomically(out, graph.SerializeToString())
+            put(name, value)
+    rows = classifier_rows()
+    for name, own, last in (("_fc.weight", trunk._fc.weight, model.last.weight),
+                            ("_fc.bias", trunk._fc.bias, model.last.bias)):
+        whole = own.detach().clone()
+        whole[rows] = last.detach()
+        put(name, whole)
+    write_atomically(out, model_proto.SerializeToString())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.train_digits --out RUNS [--epochs 16]      about 15 minutes on one thread
     cp RUNS/digits.edge edgekit/data/digits.edge
+    python -m benchmarks.train_digits --judge edgekit/data/digits.edge    accuracy of its plan, half a minute
 
 It reads digits on canvases (edgekit.demo_digits). One set of weights serves 40, 64 and 96 pixels: every batch is seen
 at a resolution drawn at random, and all exits are trained together. RUNS/seed0.pt goes on where a killed run stopped.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from edgekit.adaptive import AdaptiveRecipe, build_adaptive, export_exits
 from edgekit.artifacts import Array
 from edgekit.demo_digits import draw_canvases
 from edgekit.recipe import Preprocess
+from edgekit.runtime import load
+from edgekit.runtime.adaptive import AdaptiveRuntime
 from edgekit.runtime.resize import resize
 from edgekit.train.loop import Progress, TrainRecipe, fit
 from edgekit.train.losses import joint
@@ -36,6 +40,7 @@ CANVAS = 128
 _MEAN, _STD = 80.0, 60.0
 _COUNT, _BATCH, _EVALUATED, _CALIBRATION = 16_000, 128, 2000, 128
 _EXITS = ("3", "6")
+_JUDGED = (11, 12, 13, 14, 15)  # seeds of the draws
 
 
 def network(seed: int) -> MultiExit:
@@ -99,11 +104,17 @@ def accuracies(model: nn.Module, split: str) -> list[list[float]]:
 def main() -> None:
     """Train, build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--judge", type=Path, metavar="BUNDLE")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.judge is not None:
+        judge(arguments.judge)
+        return
+    if arguments.out is None:
+        parser.error("give --out or --judge")
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = network(arguments.seed)
 
@@ -117,6 +128,23 @@ def main() -> None:
     torch.save(model.state_dict(), arguments.out / f"seed{arguments.seed}.weights.pt")
     print("test", accuracies(model, "test"))
     build(model, arguments.out / "digits.edge")
+
+
+def judge(bundle: Path) -> None:
+    """What the bundle's plan answers beside the whole network, on canvases of test digits that nothing else draws."""
+    with load(bundle) as loaded:
+        runtime = cast(AdaptiveRuntime, loaded)
+        whole = runtime.whole()
+        plan = runtime.plan
+        assert plan is not None
+        print(f"promised {plan.routes[plan.default].promise.accuracy:.2%}")
+        for seed in _JUDGED:
+            drawn = draw_canvases("test", _EVALUATED, seed, CANVAS)
+            right = np.array([[int(each.run(image).label or -1) == label for each in (runtime, whole)]
+                              for image, label in zip(drawn.images, drawn.labels, strict=True)], float)
+            difference = right[:, 0] - right[:, 1]
+            print(f"draw {seed}: adaptive {right[:, 0].mean():.2%}, whole {right[:, 1].mean():.2%}, difference "
+                  f"{100 * difference.mean():+.2f} +- {196 * difference.std() / len(difference) ** 0.5:.2f} points")
 
 
 def build(model: nn.Module, out: Path) -> None:

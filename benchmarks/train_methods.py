@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.methods_data import SIDE, TESTED, VALIDATED, Epochs, Rows, backbone, canvases, prepared
 from benchmarks.methods_tables import exits_table
+from edgekit.train.hints import Hinted
 from edgekit.train.loop import TrainRecipe, fit
 from edgekit.train.losses import joint, self_distilled
 from edgekit.train.multi_exit import ExitRecipe, MultiExit, cut_points
@@ -29,30 +30,30 @@ from edgekit.train.resolution import multiply_adds
 
 __all__ = ["ARMS", "Arm", "network"]
 
-_EXITS = ("1", "2", "3", "4")
+_EXITS, _DEEPEST = ("1", "2", "3", "4"), "5"
 _TUNING_EPOCHS, _EPOCHS, _WARMUP = 16, 40, 2.0
 _RATES = (0.3, 0.9, 2.7)
 _SEEDS = 5
 
 
 class Arm(NamedTuple):
-    """How one network is trained. ``carry``: t of BoostNet; ``own``: it is its own teacher."""
+    """How one network is trained. ``carry``: t of BoostNet; ``own``: it is its own teacher, ``hints``: with that weight
+    of the distance of the features.
+    """
 
     carry: float = 0.0
     rescale: bool = False
     own: bool = False
+    hints: float = 0.0
 
 
 ARMS: dict[str, Arm] = {
     "joint": Arm(), "joint+rescale": Arm(rescale=True),
     **{f"boost {t}{'+rescale' if rescale else ''}": Arm(t, rescale) for t in (0.25, 0.5, 1.0)
        for rescale in (False, True)},
-    "own teacher": Arm(own=True),
+    "own teacher": Arm(own=True), "own teacher+rescale": Arm(rescale=True, own=True),
+    "own teacher+hints": Arm(own=True, hints=1e-6),
 }
-
-
-#: of the arms, those that the time allowed; the others are one line away
-COMPARED = ("joint", "joint+rescale", "boost 0.5", "boost 0.5+rescale", "own teacher")
 
 
 def network(arm: Arm, seed: int) -> MultiExit:
@@ -78,7 +79,10 @@ def _loss(arm: Arm) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = [each.float() for each in model(images)]
-        return self_distilled(logits, labels) if arm.own else joint(logits, labels)
+        if not arm.own:
+            return joint(logits, labels)
+        found = self_distilled(logits, labels)
+        return found + model.distance(arm.hints) if isinstance(model, Hinted) else found
 
     return loss
 
@@ -86,7 +90,8 @@ def _loss(arm: Arm) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
 def _trained(arm: Arm, rate: float, epochs: int, seed: int, out: Path) -> MultiExit:
     model = network(arm, seed)
     recipe = TrainRecipe(epochs=epochs, learning_rate=rate, seed=seed, warmup_epochs=_WARMUP)
-    fit(model, Epochs(out, seed), _loss(arm), recipe)
+    trained = Hinted(model, _DEEPEST, torch.zeros(1, 1, SIDE, SIDE)) if arm.hints else model
+    fit(trained, Epochs(out, seed), _loss(arm), recipe)
     return model
 
 
@@ -150,7 +155,7 @@ def main() -> None:
     if arguments.table:
         print(exits_table(rows.by_key, arguments.out, exit_costs()))
         return
-    rates = {name: tune(name, rows, arguments.out) for name in COMPARED}
+    rates = {name: tune(name, rows, arguments.out) for name in ARMS}
     for seed in range(_SEEDS):
         for name, rate in rates.items():
             run(name, rate, seed, rows, arguments.out)
