@@ -47,9 +47,9 @@ def _channels(sparsity: float, multiple: int = 1) -> Arm:
                           samples=32), _REMOVAL)
 
 
-def _convolutions(sparsity: float, dense: tuple[str, ...]) -> Arm:
-    """Channels of all but the ``dense`` groups, few of which are exchanged."""
-    return Arm(MaskRecipe(sparsity=sparsity, unit="channels", multiple=8, whole=dense, every=2, p_intra=0.02,
+def _blocks_of_8(sparsity: float, whole: tuple[str, ...], p_intra: float) -> Arm:
+    """Channels of all groups but ``whole``, of which the part ``p_intra`` is exchanged every two epochs."""
+    return Arm(MaskRecipe(sparsity=sparsity, unit="channels", multiple=8, whole=whole, every=2, p_intra=p_intra,
                           p_inter=0.0, samples=32), _REMOVAL)
 
 
@@ -66,7 +66,8 @@ ARMS: dict[str, Arm] = {
     "channels .25": _channels(0.25),
     "channels .375, by 8": _channels(0.375, 8),
     "channels .5": _channels(0.5),
-    "convolutions .5, by 8": _convolutions(0.5, ("fc1",)),
+    "convolutions .5, by 8": _blocks_of_8(0.5, ("fc1",), 0.02),
+    "inside blocks .5, by 8": _blocks_of_8(0.5, ("trunk0", "trunk1", "trunk2"), 0.0),
 }
 
 #: whose times are compared, the first with all others; what removing data alone saves is the second

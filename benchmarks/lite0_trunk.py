@@ -32,7 +32,7 @@ from edgekit.artifacts import Array
 from edgekit.atomic import write_atomically
 from edgekit.demo_network import load_lite0
 
-__all__ = ["finetune", "main"]
+__all__ = ["Heads", "finetune", "main", "write_onnx"]
 
 _CLASSES, _TRAIN = 200, 30_000
 #: outputs of these blocks have heads; blocks before _FIRST are not trained
@@ -43,8 +43,8 @@ _RATE, _HEAD_RATE, _WARMUP = 2e-4, 2e-3, 100
 _SHOWN = (64, 96, 160, 224)
 
 
-class _Heads(nn.Module):
-    """The trunk with a linear head behind each exit; logits (N, 200) of each, the last one's the network's own."""
+class Heads(nn.Module):
+    """The trunk with a linear head behind each exit; the last head is the network's own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +61,7 @@ class _Heads(nn.Module):
             parameter.requires_grad_(block >= _FIRST or name.startswith(("_conv_head", "_bn1")))
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Logits (N, 200) of each exit for images (N, 3, side, side)."""
         trunk: Any = self.trunk
         found: list[Tensor] = []
         with torch.no_grad():
@@ -85,7 +86,7 @@ def _resized(images: Array, side: int, crop: tuple[int, int, int] | None = None)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _accuracy(model: _Heads, images: Array, labels: Array, side: int) -> list[float]:
+def _accuracy(model: Heads, images: Array, labels: Array, side: int) -> list[float]:
     model.eval()
     right = np.zeros(len(_EXITS) + 1)
     with torch.no_grad():
@@ -96,7 +97,7 @@ def _accuracy(model: _Heads, images: Array, labels: Array, side: int) -> list[fl
     return [round(100 * float(each) / len(images), 1) for each in right]
 
 
-def _step(model: _Heads, batch: tuple[Array, Array], optimizer: torch.optim.Optimizer,
+def _step(model: Heads, batch: tuple[Array, Array], optimizer: torch.optim.Optimizer,
           random: np.random.Generator) -> float:
     images, labels = batch
     flipped = np.where((random.random(len(images)) < 0.5)[:, None, None, None], images[:, :, ::-1], images)
@@ -121,7 +122,7 @@ class _Training:
     def __init__(self, steps: int) -> None:
         """``steps``: of the whole schedule."""
         torch.manual_seed(0)
-        self.model = _Heads()
+        self.model = Heads()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = [each for each in self.model.trunk.parameters() if each.requires_grad]
         heads = [*self.model.heads.parameters(), *self.model.last.parameters()]
@@ -162,7 +163,7 @@ class _Training:
         self.epochs += 1
 
 
-def finetune(checkpoint: Path, epochs: int) -> _Heads:
+def finetune(checkpoint: Path, epochs: int) -> Heads:
     """Train for ``epochs``; ``checkpoint`` is written after each, and a call goes on from it."""
     pictures, labels = read_pack(PACK, "train_", _TRAIN)
     images = np.stack(pictures)
@@ -180,7 +181,7 @@ def finetune(checkpoint: Path, epochs: int) -> _Heads:
     return training.model
 
 
-def write_onnx(model: _Heads, out: Path) -> None:
+def write_onnx(model: Heads, out: Path) -> None:
     """The trunk in the graph of ``MODEL``, whose convolutions are in the order in which the trunk runs them.
 
     The last head replaces the rows of the classifier that are its classes.

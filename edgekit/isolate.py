@@ -67,7 +67,7 @@ def call(target: str, *args: object, timeout_s: float = 600, subject: str = "") 
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise InternalError(f"The arguments of {target} cannot be sent to a child process: {error}.") from error
         request.seek(0)
-        status = _wait(_start(request, answer, log, timeout_s), timeout_s)
+        status = _wait(lambda: _start(request, answer, log, timeout_s), timeout_s)
         note = _tail(log)
         if status is None:
             raise _noted(BadModel(f"{subject} did not finish within {timeout_s:g} s and was stopped.",
@@ -135,11 +135,17 @@ def _scratch() -> Iterator[IO[bytes]]:
             yield file
 
 
-def _wait(child: _Child, timeout_s: float) -> int | None:
-    """The exit status, or None after a time-out. The child is gone and reaped in every case, also when interrupted."""
+def _wait(start: Callable[[], _Child], timeout_s: float) -> int | None:
+    """The exit status of the child that ``start`` makes, or None after a time-out.
+
+    The child is gone and reaped in every case, also when interrupted.
+    """
     deadline = time.monotonic() + timeout_s
     pause = 0.0005
+    child = None
     try:
+        with _uninterrupted():
+            child = start()
         while (status := child.poll()) is None:
             if time.monotonic() >= deadline:
                 return None
@@ -147,10 +153,23 @@ def _wait(child: _Child, timeout_s: float) -> int | None:
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
         return status
     finally:
-        if child.poll() is None:
+        if child is not None and child.poll() is None:
             _kill(child.pid)
             while child.poll() is None:
                 time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end of this, so that no child is made of which nobody knows."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(pid: int) -> None:
@@ -227,6 +246,7 @@ def _prepare(timeout_s: float) -> None:
     if os.name == "posix":
         import resource
 
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process was made
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, timeout_s + 5)

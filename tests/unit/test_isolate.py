@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,6 +200,19 @@ class TestCall:
         with pytest.raises(KeyboardInterrupt):
             run("sleep", 30)
         timer.join()
+        assert no_child_is_left()
+
+    def test_an_interrupt_while_the_child_is_made_ends_it_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        start = isolate._start
+
+        def interrupted(*arguments: Any) -> Any:
+            child = start(*arguments)
+            os.kill(os.getpid(), signal.SIGINT)
+            return child
+
+        monkeypatch.setattr(isolate, "_start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("sleep", 30)
         assert no_child_is_left()
 
     def test_what_the_child_prints_goes_nowhere(self, capfd: pytest.CaptureFixture[str]) -> None:
