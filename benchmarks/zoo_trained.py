@@ -40,7 +40,7 @@ from edgekit.zoo.to_onnx import to_onnx
 __all__ = ["NETS", "Digits", "Judged", "Row", "judged", "main", "prepared", "trained", "verdict"]
 
 #: each network's width
-NETS = {"ghostnet_100": 1.0, "c_ghost_resnet56": 0.5, "g_ghost_regnet_032": 0.5, "levit_128s": 1.0,
+NETS = {"ghostnet_100": 1.0, "c_ghost_resnet56": 1.0, "g_ghost_regnet_032": 0.5, "levit_128s": 1.0,
         "mobilenet_v2_100": 1.0, "mobilenet_v3_small_100": 1.0, "mobilenet_v3_large_100": 1.0,
         "efficientnet_lite0": 1.0, "convnext_atto": 0.5, "deit_tiny": 0.67, "resnet18": 0.5, "resnet50": 0.25,
         "resnet20_cifar": 1.0, "shufflenet_v2_100": 1.0, "unet_16": 0.25, "mca_tiny": 0.5}
