@@ -38,8 +38,8 @@ class Arm(NamedTuple):
 
 
 def _masks(sparsity: float, *, dynamic: bool = True, start: Literal["magnitude", "random"] = "magnitude") -> MaskRecipe:
-    return MaskRecipe(sparsity=sparsity, dynamic=dynamic, start=start, every=2, p_intra=min(0.02, (1 - sparsity) / 4),
-                      p_inter=0.01, samples=32)
+    return MaskRecipe(sparsity=sparsity, dynamic=dynamic, start=start, every=2, p_intra=0.005, p_inter=0.005,
+                      samples=32)
 
 
 def _channels(sparsity: float, multiple: int = 1) -> Arm:
