@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["best_rate", "ranked_rates", "read_rows", "table"]
 
+_WHOLE_CHANNELS = ("channels ", "convolutions ", "inside blocks ")
 _LEAST_FACTOR = {"sparse .75": 4, "sparse .9": 7, "sparse .95": 10}
 _DENSE = "dense"
 
@@ -117,8 +118,9 @@ def _verdicts(rows: Sequence[Row]) -> list[str]:
 
 
 def _channels(rows: Sequence[Row]) -> list[str]:
-    """The largest sparsity of channels that loses a point at most on held-out pictures; what it loses on test ones."""
-    arms = sorted({row.arm for row in rows if row.arm.startswith("channels ") and row.held_out})
+    """The sparsest channels that lose a point at most on held-out pictures; what they lose on test ones."""
+    densities = {row.arm: row.density for row in rows if row.arm.startswith(_WHOLE_CHANNELS) and row.held_out}
+    arms = sorted(densities, key=densities.__getitem__, reverse=True)
     lost = {arm: _differences(rows, arm, _DENSE, of=_held_out) for arm in arms if _tested(rows, arm)}
     lines = [f"{arm} less dense, held out: {_paired(gaps)}" for arm, gaps in lost.items()]
     good = [arm for arm, gaps in lost.items() if np.mean(gaps) >= -1]
