@@ -29,7 +29,7 @@ from edgekit.runtime import AdaptiveRuntime, load
 __all__ = ["SIDE", "AdaptiveResult", "Answered", "digits_bundle", "run_adaptive_demo"]
 
 SIDE = 128
-_VALIDATION, _TEST, _WARM_UPS, _DRAWS, _SHOWN = 1500, 1500, 20, 1000, 6
+_VALIDATION, _TEST, _WARM_UPS, _DRAWS, _SHOWN = 3000, 1500, 20, 1000, 6
 _RECIPE = PlanRecipe(max_drop=0.5)
 
 Floats = npt.NDArray[np.float64]
