@@ -30,7 +30,7 @@ from edgekit.runtime import load
 from edgekit.runtime.adaptive import AdaptiveRuntime
 from edgekit.runtime.resize import resize
 from edgekit.train.loop import Progress, TrainRecipe, fit
-from edgekit.train.losses import self_distilled
+from edgekit.train.losses import joint
 from edgekit.train.multi_exit import ExitRecipe, MultiExit
 
 __all__ = ["CANVAS", "SIDES", "network"]
@@ -50,8 +50,7 @@ def network(seed: int) -> MultiExit:
     backbone = nn.Sequential(
         Conv(1, a, 2), Residual(a), Conv(a, b, 2), Residual(b), Residual(b), Conv(b, c, 2), Residual(c),
         Residual(c), Conv(c, d, 2), Residual(d), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 10))
-    return MultiExit(backbone, _EXITS, torch.zeros(1, 1, SIDES[-1], SIDES[-1]),
-                     ExitRecipe(head_width=64, head_convs=1, rescale=True))
+    return MultiExit(backbone, _EXITS, torch.zeros(1, 1, SIDES[-1], SIDES[-1]), ExitRecipe(head_width=64, head_convs=1))
 
 
 def _prepared(images: Array) -> Tensor:
@@ -86,7 +85,7 @@ class _Epoch:
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
-    return self_distilled([each.float() for each in logits], labels, smoothing=0.05)
+    return joint([each.float() for each in logits], labels, smoothing=0.05)
 
 
 def accuracies(model: nn.Module, split: str) -> list[list[float]]:
@@ -124,7 +123,7 @@ def main() -> None:
               flush=True)
         model.train()
 
-    recipe = TrainRecipe(epochs=arguments.epochs, learning_rate=0.2, warmup_epochs=1.0, seed=arguments.seed)
+    recipe = TrainRecipe(epochs=arguments.epochs, learning_rate=0.08, warmup_epochs=1.0, seed=arguments.seed)
     fit(model, _Epoch, _loss, recipe, arguments.out / f"seed{arguments.seed}.pt", report)
     torch.save(model.state_dict(), arguments.out / f"seed{arguments.seed}.weights.pt")
     print("test", accuracies(model, "test"))

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgekit.adaptive.shared_tables import share_quantization
 from edgekit.adaptive.stages import Op, StagePlan, plan_stages
 from edgekit.artifacts import LAYOUT_METADATA, LiteRTModel, Signature
 from edgekit.converters.onnx_to_litert.pack import pack_model
@@ -177,7 +176,6 @@ class _File:
         entry.name = LAYOUT_METADATA
         entry.buffer = self._buffer(np.frombuffer(msgspec.json.encode(layouts), np.uint8))
         self._model.metadata = [entry]
-        share_quantization(self._model)
         return pack_model(self._model)
 
     def _named(self, name: str, index: int) -> Any:
