@@ -1,33 +1,28 @@
-"""The trunk of EfficientNet-Lite0 that is fine-tuned, and the graph that it becomes."""
+"""The judgement of the Lite0 comparison, on made-up figures."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-import pytest
-import torch
-
-from benchmarks import lite0_features, lite0_heads, lite0_trunk
+from benchmarks.lite0_parity import LogitRow, Result, TopRow, misses, table
 
 
-def test_the_graph_answers_as_the_trained_trunk(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite0_trunk, "MODEL", shared / "models" / "efficientnet_lite0_dyn.onnx")
-    monkeypatch.setattr(lite0_heads, "SHARED", shared)
-    monkeypatch.setattr(lite0_heads, "PACK", shared / "data" / lite0_features.PACK.name)
-    pytest.importorskip("efficientnet_lite_pytorch")
-    model = lite0_trunk.Heads().eval()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.no_grad():
-        for parameter in trained:
-            parameter.mul_(1.01)
-    lite0_trunk.write_onnx(model, tmp_path / "trunk.onnx")
-    images = np.random.default_rng(0).standard_normal((2, 3, 80, 80)).astype(np.float32)
-    session = onnxruntime.InferenceSession(tmp_path / "trunk.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"image": images})
-    wanted = model(torch.from_numpy(images))[-1].detach().numpy()
-    assert np.abs(found[:, lite0_heads.classifier_rows()] - wanted).max() < 1e-3 * np.abs(wanted).max()
-    frozen = [name for name, parameter in model.trunk.named_parameters() if not parameter.requires_grad]
-    assert "_blocks.4._project_conv.weight" in frozen
-    assert "_blocks.5._project_conv.weight" not in frozen
+def result(max_abs_diff: float = 5e-5, equal: int = 499) -> Result:
+    return Result(
+        logits=(LogitRow("litert", "dynamic", 128, 24, max_abs_diff, 40.0),),
+        top1=(TopRow("ort", "fixed", 224, 500, equal, 1e-5, 430),),
+        convert_seconds={"litert": 0.2, "ort": 0.8},
+    )
+
+
+def test_figures_within_the_bars_are_no_misses() -> None:
+    assert misses(result()) == []
+
+
+def test_each_bar_that_is_missed_is_named() -> None:
+    assert misses(result(max_abs_diff=1.1e-4)) == ["litert, dynamic, 128: a logit is off by 1.10e-04"]
+    assert misses(result(max_abs_diff=float("nan"))) == ["litert, dynamic, 128: a logit is off by nan"]
+    assert misses(result(equal=498)) == ["ort, fixed, 224: top-1 differs on 2 of 500"]
+
+
+def test_the_table_says_when_top1_was_left_out() -> None:
+    assert "| ort | fixed | 224 | 499 of 500 | 1.0e-05 | 430 |" in table(result())
+    assert "left out" in table(Result(result().logits, (), {"litert": 0.2}))
