@@ -3,6 +3,7 @@
     python -m benchmarks.adaptive --tasks RUNS/lite0_0.edge RUNS/lite0_1.edge RUNS/lite0_2.edge --out RESULTS.json
     python -m benchmarks.adaptive --pack FILE.npz [--prefix val_] [--bundle PLANNED.edge ...] [--json]
     python -m benchmarks.adaptive --table RESULTS.json
+    python -m benchmarks.adaptive --fixed RUNS/lite0_0.edge      # every exit by itself
 
 ``--tasks``: bundles of benchmarks.lite0_heads, one for each seed. All exits of all resolutions are run in int8 on the
 5,000 validation images, timed on one thread; then logits are restricted to random groups of classes, plans are made on
@@ -143,6 +144,17 @@ def _percent(values: Sequence[float]) -> str:
     return f"{100 * float(np.mean(values)):.1f} %"
 
 
+def fixed_table(bundle: Path) -> str:
+    """Accuracy on the validation images, and milliseconds, of every exit; one row for each resolution."""
+    seen = observed(bundle, bundle.with_suffix(".seen"))
+    lines = ["| ladder | answers of each exit, % | until each exit, ms |", "|---|---|---|"]
+    for number, (row, stage_ms) in enumerate(zip(seen.logits, seen.stage_ms, strict=True)):
+        right = [f"{100 * float(np.mean(each.argmax(axis=1) == seen.labels)):.1f}" for each in row]
+        until = [f"{each:.2f}" for each in np.cumsum(stage_ms)]
+        lines.append(f"| {number} | {' '.join(right)} | {' '.join(until)} |")
+    return "\n".join(lines)
+
+
 def score_pack(pack: Path, prefix: str, bundles: Sequence[Path], count: int | None, as_json: bool) -> None:
     """Print what bundles do on a pack."""
     pictures, labels = read_pack(pack, prefix, count)
@@ -165,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--halves", type=int, default=10)
     parser.add_argument("--only", nargs="+", choices=[task.name for task in TASKS])
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--fixed", type=Path, metavar="BUNDLE")
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--prefix", default="val_")
     parser.add_argument("--bundle", nargs="+", type=Path)
@@ -178,10 +191,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.tasks:
         tasks = [task for task in TASKS if not given.only or task.name in given.only]
         print(table(run_tasks(given.tasks, given.out, given.halves, tasks)))
+    elif given.fixed is not None:
+        print(fixed_table(given.fixed))
     elif given.table is not None:
         print(table(msgspec.json.decode(given.table.read_bytes(), type=list[Row])))
     else:
-        parser.error("give --tasks, --pack or --table")
+        parser.error("give --tasks, --pack, --fixed or --table")
 
 
 if __name__ == "__main__":
