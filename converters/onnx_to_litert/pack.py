@@ -43,7 +43,7 @@ def pack_model(model: Any) -> bytes:
 
 
 def _share_quantization(model: Any) -> None:
-    tables: dict[tuple[bytes, bytes, int], int] = {}
+    tables: dict[tuple[object, ...], int] = {}
     for subgraph in model.subgraphs:
         for tensor in subgraph.tensors:
             found = tensor.quantization
@@ -51,10 +51,10 @@ def _share_quantization(model: Any) -> None:
                 found.Pack = _once(found, tables)
 
 
-def _once(table: Any, tables: dict[tuple[bytes, bytes, int], int]) -> Callable[[Any], int]:
+def _once(table: Any, tables: dict[tuple[object, ...], int]) -> Callable[[Any], int]:
     make = type(table).Pack
-    zero_point = b"" if table.zeroPoint is None else np.asarray(table.zeroPoint, np.int64).tobytes()
-    key = np.asarray(table.scale, np.float32).tobytes(), zero_point, int(table.quantizedDimension)
+    key = int(table.quantizedDimension), *(None if each is None else np.asarray(each).tobytes() for each in (
+        table.scale, table.zeroPoint, table.min, table.max))
 
     def pack(builder: Any) -> int:
         if key not in tables:
