@@ -16,6 +16,7 @@ from edgekit.converters.onnx_to_litert import SIGNATURE, pack_signatures
 from edgekit.converters.onnx_to_litert import writer as writer_module
 from edgekit.converters.onnx_to_litert.builder import Builder
 from edgekit.converters.onnx_to_litert.graph import FIRST_SYMBOL, Graph, Op, Quantization, Tensor
+from edgekit.converters.onnx_to_litert.pack import pack_model
 from edgekit.converters.onnx_to_litert.writer import write
 from edgekit.errors import BadModel, InternalError
 from edgekit.recipe import ConvertRecipe
@@ -127,6 +128,18 @@ def test_equal_scales_and_zero_points_are_stored_once() -> None:
     kept = [tensor.quantization for tensor in parse(data).subgraphs[0].tensors if tensor.quantization is not None]
     assert sorted(float(each.scale[-1]) for each in kept) == [0.5, 1.5]
     assert all(each.zeroPoint.size == channels and not each.zeroPoint.any() for each in kept)
+
+
+def test_quantizations_that_differ_in_range_only_are_not_mixed_up() -> None:
+    graph = adder([weights(4), weights(4)])
+    for op in graph.ops:
+        op.outputs[0].quantization = Quantization(np.array([0.5], np.float32), np.array([0], np.int64))
+    model = parse(write({SIGNATURE: graph}))
+    quantized = [tensor.quantization for tensor in model.subgraphs[0].tensors if tensor.quantization is not None]
+    for number, each in enumerate(quantized):
+        each.max = np.array([number], np.float32)
+    again = [tensor.quantization for tensor in parse(pack_model(model)).subgraphs[0].tensors]
+    assert [float(each.max[0]) for each in again if each is not None] == [0.0, 1.0]
 
 
 def test_constants_that_differ_in_dtype_only_are_not_mixed_up() -> None:
